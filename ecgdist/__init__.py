@@ -1,0 +1,1 @@
+"""Distributed, reproducible pretraining of ECG foundation models."""

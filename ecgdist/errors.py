@@ -1,0 +1,42 @@
+"""Errors whose message is written for the person at the keyboard.
+
+The command line prints an `EcgdistError` as one sentence and exits with a non-zero status; anything else
+is a defect of ours and keeps its traceback.
+"""
+
+
+class EcgdistError(Exception):
+    """Base class: what happened, which value, what to do next."""
+
+
+class ConfigError(EcgdistError):
+    """A configuration key or value that cannot be used."""
+
+
+class DataError(EcgdistError):
+    """A corpus, source folder or model folder that is not what it should be."""
+
+
+class StorageError(EcgdistError):
+    """A path or bucket that cannot be read or written."""
+
+
+class TrainingError(EcgdistError):
+    """A run that had to stop; names the step and the last good checkpoint."""
+
+
+class RecordRefused(DataError):  # noqa: N818 - it is an outcome that packing counts, not a failure
+    """One recording cannot enter a corpus.
+
+    Attributes:
+        reason: short slug that refusals are counted by, e.g. ``"nan"``, ``"unknown_lead"``.
+        detail: one sentence for the person who will look at the file.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
