@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,8 @@ class Location:
     def _fs(self) -> Any:
         if not self.is_s3:
             return fsspec.filesystem("file")
-        # Listings are not cached: a training run sees the checkpoints that another process wrote.
-        return fsspec.filesystem("s3", config_kwargs=_CLIENT, use_listings_cache=False)
+        settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+        return _s3_filesystem(os.getpid(), settings)
 
     def arrow(self) -> tuple[Any, str]:
         """A pyarrow filesystem and the path in it, for Parquet and range reads."""
@@ -102,10 +103,14 @@ class Location:
     def exists(self) -> bool:
         """Whether a file is here, or a folder with at least one file below it."""
         with translated(self.uri):
-            if self.is_s3:
-                # An unreachable bucket must be an error here, not a "no".
-                self._fs().ls(self._path.split("/", 1)[0], refresh=True)
-            return bool(self._fs().exists(self._path))
+            fs = self._fs()
+            if not self.is_s3:
+                return bool(fs.exists(self._path))
+            if fs.isfile(self._path) or self.list_files():
+                return True
+            # A missing bucket, or one that refuses us, is an error and not a "no".
+            fs.call_s3("head_bucket", Bucket=self._path.split("/", 1)[0])
+            return False
 
     def is_file(self) -> bool:
         """Whether a file (an object) is here."""
@@ -166,8 +171,21 @@ class Location:
         """Remove the file, or the folder and all below it, if it is there."""
         with translated(self.uri):
             fs = self._fs()
-            if fs.exists(self._path):
-                fs.rm(self._path, recursive=True)
+            if not self.is_s3:
+                if fs.exists(self._path):
+                    fs.rm(self._path, recursive=True)
+                return
+            names = self.list_files()
+            objects = [f"{self._path}/{name}" for name in names] or ([self._path] if fs.isfile(self._path) else [])
+            if objects:
+                fs.rm(objects)
+
+
+@lru_cache(maxsize=4)
+def _s3_filesystem(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
+    """The client for the present environment; credentials that change get a client of their own."""
+    # Listings are not cached: a training run sees the checkpoints that another process wrote.
+    return fsspec.filesystem("s3", config_kwargs=_CLIENT, use_listings_cache=False, skip_instance_cache=True)
 
 
 @contextmanager

@@ -1,0 +1,157 @@
+"""Open a corpus and read it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgdist.corpus.manifest import Manifest
+from ecgdist.corpus.schema import INDEX, signal_array
+from ecgdist.errors import DataError, StorageError
+from ecgdist.storage import Location, translated
+
+MANIFEST = "manifest.json"
+INDEX_FILE = "index.parquet"
+REFUSED_FILE = "refused.parquet"
+
+
+class Corpus:
+    """A packed corpus, opened for reading. Row groups are numbered through all shards, in order.
+
+    Attributes:
+        location: the folder.
+        manifest: its manifest, checked.
+    """
+
+    def __init__(self, where: str | os.PathLike[str] | Location) -> None:
+        """Open the corpus at `where`.
+
+        Raises:
+            DataError: if the folder has no manifest (packing never finished there) or a changed one.
+            StorageError: if it cannot be read.
+        """
+        self.location = Location.of(where)
+        path = self.location / MANIFEST
+        if not path.exists():
+            raise DataError(
+                f"{self.location} is not a corpus: it has no {MANIFEST}; make one with `ecgdist pack KIND=DIR --out {self.location}`"
+            )
+        self.manifest = Manifest.from_bytes(path.read_bytes(), str(path))
+        self._group_rows = np.array([rows for s in self.manifest.shards for rows in s.row_groups], dtype=np.int64)
+        groups_per_shard = [len(shard.row_groups) for shard in self.manifest.shards]
+        self._first_group = np.concatenate([[0], np.cumsum(groups_per_shard)]).astype(np.int64)
+        self._open_shards: dict[int, pq.ParquetFile] = {}
+
+    @property
+    def corpus_id(self) -> str:
+        """Identity of the corpus: a hash of its manifest."""
+        return self.manifest.corpus_id
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of every row's signal."""
+        return self.manifest.pack.num_samples
+
+    @property
+    def group_rows(self) -> npt.NDArray[np.int64]:
+        """``(groups,)`` rows of each row group."""
+        return self._group_rows
+
+    @cached_property
+    def index(self) -> pa.Table:
+        """One row per row of the corpus, without signal, in the order of shards (columns: `schema.INDEX`)."""
+        content = self._checked(INDEX_FILE, self.manifest.index_sha256)
+        table = pq.read_table(io.BytesIO(content)).cast(INDEX)
+        if table.num_rows != self.manifest.rows:
+            raise DataError(f"{self.location / INDEX_FILE} has {table.num_rows} rows, its manifest {self.manifest.rows}")
+        return table
+
+    @property
+    def refused(self) -> pa.Table:
+        """The records that packing refused (columns: `schema.REFUSED`)."""
+        return pq.read_table(io.BytesIO(self._checked(REFUSED_FILE, self.manifest.refused_sha256)))
+
+    @cached_property
+    def groups_of_rows(self) -> npt.NDArray[np.int64]:
+        """``(rows,)`` number of the row group that each row of the index lies in."""
+        shard = self.index["shard"].to_numpy()
+        return self._first_group[shard] + self.index["row_group"].to_numpy()
+
+    def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
+        """One row group.
+
+        Raises:
+            DataError: if it does not have the rows that the manifest says.
+            StorageError: if it cannot be read.
+        """
+        shard = int(np.searchsorted(self._first_group, group, side="right")) - 1
+        facts = self.manifest.shards[shard]
+        path = self.location / "shards" / facts.name
+        try:
+            with translated(str(path)):
+                table = self._shard(shard, path).read_row_group(group - int(self._first_group[shard]), columns=list(columns))
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{path} is damaged ({error}); pack the corpus again") from error
+        if table.num_rows != self._group_rows[group]:
+            raise DataError(f"{path}: row group has {table.num_rows} rows, its manifest {self._group_rows[group]}")
+        return table
+
+    def iter_signals(
+        self, rows: npt.NDArray[np.int64], batch_rows: int
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]]:
+        """Signals of chosen rows of the index, in ascending order of rows.
+
+        Yields:
+            ``(b,)`` rows of the index and their ``(b, 12, samples)`` int16 signals in microvolt, b <= batch_rows.
+        """
+        rows = np.sort(np.asarray(rows, dtype=np.int64))
+        groups = self.groups_of_rows[rows]
+        offsets = self.index["row"].to_numpy()[rows]
+        pending_rows: list[npt.NDArray[np.int64]] = []
+        pending: list[npt.NDArray[np.int16]] = []
+        for group in np.unique(groups):
+            here = groups == group
+            signals = signal_array(self.read_group(int(group), ["signal"])["signal"], self.num_samples)
+            pending_rows.append(rows[here])
+            pending.append(signals[offsets[here]])
+            while sum(map(len, pending)) >= batch_rows:
+                all_rows, all_signals = np.concatenate(pending_rows), np.concatenate(pending)
+                yield all_rows[:batch_rows], all_signals[:batch_rows]
+                pending_rows, pending = [all_rows[batch_rows:]], [all_signals[batch_rows:]]
+        if sum(map(len, pending)):
+            yield np.concatenate(pending_rows), np.concatenate(pending)
+
+    def verify(self) -> None:
+        """Compare every file with the manifest's hash.
+
+        Raises:
+            DataError: naming the first file that differs.
+        """
+        self._checked(INDEX_FILE, self.manifest.index_sha256)
+        self._checked(REFUSED_FILE, self.manifest.refused_sha256)
+        for shard in self.manifest.shards:
+            self._checked(f"shards/{shard.name}", shard.sha256)
+
+    def _shard(self, shard: int, path: Location) -> pq.ParquetFile:
+        if shard not in self._open_shards:
+            filesystem, name = path.arrow()
+            self._open_shards[shard] = pq.ParquetFile(filesystem.open_input_file(name), pre_buffer=True)
+        return self._open_shards[shard]
+
+    def _checked(self, name: str, sha256: str) -> bytes:
+        path = self.location / name
+        try:
+            content = path.read_bytes()
+        except StorageError as error:
+            raise DataError(f"the corpus is not whole: {error}; pack it again") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise DataError(f"{path} differs from its manifest's sha256: it was damaged or changed; pack the corpus again")
+        return content

@@ -1,0 +1,89 @@
+"""The columns of a corpus: an allow-list, so that nothing else of a patient can enter it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecgdist.record import NUM_LEADS
+
+FORMAT_VERSION = 1
+ROWS_PER_GROUP = 128
+"""Rows of one Parquet row group: the unit of reading and of the epoch's permutation."""
+
+FACTS = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("source", pa.string()),
+        ("patient_key", pa.string()),
+        ("segment", pa.int32()),
+        ("lead_mask", pa.int16()),
+        ("valid_samples", pa.int32()),
+        ("age", pa.float32()),
+        ("sex", pa.string()),
+        ("labels", pa.list_(pa.string())),
+        ("split", pa.string()),
+        ("quality", pa.list_(pa.string())),
+    ]
+)
+"""What is known of a row beside its signal; these columns are in the shards and in the index."""
+
+PLACE = pa.schema([("shard", pa.int32()), ("row_group", pa.int32()), ("row", pa.int32())])
+"""Where a row lies: shard number, row group in the shard, row in the group."""
+
+INDEX = pa.schema([*PLACE, *FACTS])
+
+REFUSED = pa.schema(
+    [("source", pa.string()), ("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
+)
+
+
+def shard_schema(num_samples: int) -> pa.Schema:
+    """Columns of a shard: the signal as little-endian int16 microvolt, ``12 x num_samples``, and `FACTS`."""
+    return pa.schema([("signal", pa.binary(NUM_LEADS * num_samples * 2)), *FACTS])
+
+
+def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table with exactly the columns of `schema`."""
+    return pa.table({f.name: pa.array([row[f.name] for row in rows], f.type) for f in schema}, schema=schema)
+
+
+def shard_bytes(shard: pa.Table) -> bytes:
+    """A shard's Parquet file. The same table gives the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(
+        shard,
+        buffer,
+        row_group_size=ROWS_PER_GROUP,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[],
+        write_statistics=False,
+        store_schema=False,
+    )
+    return buffer.getvalue()
+
+
+def plain_bytes(content: pa.Table) -> bytes:
+    """A small table's Parquet file (index, refusals). The same table gives the same bytes."""
+    buffer = io.BytesIO()
+    pq.write_table(content, buffer, compression="zstd", store_schema=False)
+    return buffer.getvalue()
+
+
+def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.int16]:
+    """A signal column as ``(rows, 12, num_samples)`` int16 microvolt, without a copy where it is one chunk."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    width = NUM_LEADS * num_samples
+    parts = []
+    for chunk in chunks:
+        # A sliced Arrow array shares its parent's buffer: its own rows start at `offset`.
+        flat = np.frombuffer(chunk.buffers()[1], dtype="<i2", count=(chunk.offset + len(chunk)) * width)
+        parts.append(flat.reshape(-1, NUM_LEADS, num_samples)[chunk.offset :])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros((0, NUM_LEADS, num_samples), "<i2")])

@@ -1,0 +1,65 @@
+"""Stems: one patch in, one token out. A stem never looks beyond its patch, so a hidden patch cannot leak."""
+
+from __future__ import annotations
+
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ecgdist.models.config import EncoderConfig
+from ecgdist.models.patches import dtype_of
+from ecgdist.record import NUM_LEADS
+
+
+class ConvStem(nn.Module):
+    """Three convolutions over the time of one patch, then a linear map of all that they found.
+
+    The first layer mixes the leads at full rate, the next two halve the rate each. Zeros stand beyond the
+    patch's own borders.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        channels = config.shape.stem_channels
+        self.mix = nn.Conv1d(NUM_LEADS, channels, kernel_size=7, padding=3)
+        self.halve = nn.Conv1d(channels, 2 * channels, kernel_size=5, stride=2, padding=2)
+        self.quarter = nn.Conv1d(2 * channels, 2 * channels, kernel_size=5, stride=2, padding=2)
+        features = 2 * channels * _halved(_halved(config.patch_samples))
+        self.norm = nn.LayerNorm(features)
+        self.project = nn.Linear(features, config.shape.width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """``(batch, tokens, 12, patch)`` -> ``(batch, tokens, dim)``."""
+        batch = len(patches)
+        x = rearrange(patches, "b n l p -> (b n) l p").to(dtype_of(self))
+        x = F.gelu(self.mix(x))
+        x = F.gelu(self.halve(x))
+        x = F.gelu(self.quarter(x))
+        x = self.project(self.norm(x.flatten(1)))
+        tokens: Tensor = rearrange(x, "(b n) d -> b n d", b=batch)
+        return tokens
+
+
+class LinearStem(nn.Module):
+    """LayerNorm, linear map, LayerNorm of the values of a patch, as in ST-MEM (Na et al. 2024)."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        values = NUM_LEADS * config.patch_samples
+        self.norm_in = nn.LayerNorm(values)
+        self.project = nn.Linear(values, config.shape.width)
+        self.norm_out = nn.LayerNorm(config.shape.width)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """``(batch, tokens, 12, patch)`` -> ``(batch, tokens, dim)``."""
+        x = rearrange(patches, "b n l p -> b n (l p)").to(dtype_of(self))
+        tokens: Tensor = self.norm_out(self.project(self.norm_in(x)))
+        return tokens
+
+
+STEMS: dict[str, type[ConvStem] | type[LinearStem]] = {"conv": ConvStem, "linear": LinearStem}
+
+
+def _halved(samples: int) -> int:
+    """Length after a convolution of stride 2 that pads by half its kernel."""
+    return (samples + 1) // 2

@@ -1,0 +1,1 @@
+"""What is learned: masked reconstruction, contrast with a momentum teacher, and their sum."""

@@ -1,0 +1,146 @@
+"""The configuration of a pretraining run."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ecgdist.config import Config
+from ecgdist.models import EncoderConfig
+from ecgdist.objectives import ObjectiveConfig
+from ecgdist.preprocessing import DeviceStep
+from ecgdist.streaming.execution import StreamLimits
+
+_GLOBAL_BATCH = 1024
+_LEAST_STEPS_PER_EPOCH = 4
+_EPOCHS = 100.0
+
+
+class DataConfig(Config):
+    """What is read, and in which order."""
+
+    exclude_splits: tuple[str, ...] = ("fold9", "fold10", "validation", "test")
+    """Splits that pretraining leaves alone, so that they can be evaluated on; PTB-XL's official ones by default."""
+    lanes: int = Field(default=64, ge=1)
+    """Lanes of the order; fixed for the life of a run, at least the largest number of workers."""
+    global_batch: int | None = Field(default=None, ge=2)
+    """Rows of one optimizer step over all workers; a multiple of `lanes`. None takes 1,024, or the most that gives a
+    small corpus four steps an epoch."""
+    shuffle_rows: int = Field(default=16384, ge=1)
+    """Rows mixed at a time over all lanes; each takes 60 kB of memory."""
+    stream: StreamLimits = StreamLimits()
+
+    @model_validator(mode="after")
+    def _fits(self) -> DataConfig:
+        if self.global_batch is not None and self.global_batch % self.lanes:
+            below = self.global_batch // self.lanes * self.lanes
+            nearest = f"{below} or {below + self.lanes}" if below else str(self.lanes)
+            raise ValueError(
+                f"data.global_batch = {self.global_batch} is no multiple of data.lanes = {self.lanes}; use {nearest}"
+            )
+        return self
+
+    def resolved_global_batch(self, rows: int) -> int:
+        """The global batch for a corpus with so many selected rows."""
+        if self.global_batch is not None:
+            return self.global_batch
+        return max(self.lanes, min(_GLOBAL_BATCH, rows // _LEAST_STEPS_PER_EPOCH) // self.lanes * self.lanes)
+
+
+class OptimizerConfig(Config):
+    """AdamW with linear warm-up and a half-cosine decay to zero."""
+
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Peak learning rate; None takes the encoder size's value per 256 rows, scaled by the global batch."""
+    weight_decay: float | None = Field(default=None, ge=0)
+    """None takes the encoder size's value."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_share: float | None = Field(default=None, ge=0, lt=1)
+    """Share of all steps over which the learning rate rises from zero; None takes the size's value."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of all parameters together."""
+
+
+class EngineConfig(Config):
+    """DeepSpeed."""
+
+    zero_stage: Literal[0, 1, 2, 3] = 1
+    """What ZeRO splits over workers: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the student; the teacher and the losses are always fp32."""
+    micro_batch: int = Field(default=64, ge=1)
+    """Most rows that a worker passes through the model at once; changes memory, not mathematics."""
+
+
+class WorkersConfig(Config):
+    """Ray Train."""
+
+    count: int = Field(default=1, ge=1)
+    """Number of training workers, one per GPU where there are GPUs."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    """`auto` takes GPUs if the cluster has any."""
+    cpus_each: float = Field(default=1.0, gt=0)
+    """CPUs that each worker claims beside its GPU."""
+    max_failures: int = Field(default=3, ge=0)
+    """How many times lost workers are started again."""
+
+
+class CheckpointConfig(Config):
+    """When training state is saved."""
+
+    every_steps: int = Field(default=200, ge=1)
+    """Steps between checkpoints; one is always written at the end."""
+    keep_last: int = Field(default=2, ge=1)
+    """Whole checkpoints kept; older ones are removed."""
+
+
+class PretrainConfig(Config):
+    """One pretraining run."""
+
+    corpus: str
+    """Folder of the corpus, local or s3://."""
+    out: str
+    """Folder of the run, local or s3://; the same folder again resumes the run."""
+    seed: int = Field(default=0, ge=0)
+    """Of initial weights, order, masks and crops."""
+    steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps in all."""
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the selected rows, instead of `steps`; 100 if neither is given."""
+    log_every_steps: int = Field(default=10, ge=1)
+    """Steps between lines on the console and in the metrics."""
+    data: DataConfig = DataConfig()
+    device: DeviceStep = DeviceStep()
+    """Preprocessing on the training device."""
+    encoder: EncoderConfig = EncoderConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    engine: EngineConfig = EngineConfig()
+    workers: WorkersConfig = WorkersConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> PretrainConfig:
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps = {self.steps} and epochs = {self.epochs} set the same thing; give one of them")
+        if self.workers.count > self.data.lanes:
+            raise ValueError(
+                f"workers.count = {self.workers.count} is more than data.lanes = {self.data.lanes}: every worker needs a lane"
+            )
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round((self.epochs or _EPOCHS) * steps_per_epoch))
+
+    def fixed_part(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with the one that began; the others may change."""
+        content = self.model_dump(mode="json")
+        for free in ("corpus", "out", "log_every_steps", "workers", "checkpoint"):
+            del content[free]
+        del content["data"]["stream"]
+        del content["engine"]["micro_batch"]
+        return content

@@ -1,0 +1,153 @@
+"""The pretraining job as its driver sees it: check, start Ray Train, show progress, publish the model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import platform
+import uuid
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+from rich.console import Console
+
+from ecgdist.errors import ConfigError
+from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.console import Mailbox, ProgressView
+from ecgdist.pretraining.export import MODEL, export_model
+from ecgdist.pretraining.worker import RunPlan, train_worker
+from ecgdist.raytools import ray_session, user_errors
+from ecgdist.storage import Location
+
+RUN = "run.json"
+_PACKAGES = ("ecgdist", "torch", "ray", "deepspeed", "numpy", "scipy", "pyarrow", "wfdb")
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """A finished run.
+
+    Attributes:
+        run: its folder.
+        model: the published model folder.
+    """
+
+    run: Location
+    model: Location
+
+
+def pretrain(config: PretrainConfig, console: Console | None = None) -> PretrainResult:
+    """Pretrain on a corpus; with the `out` of an unfinished run, go on from its last checkpoint.
+
+    Raises:
+        ConfigError: for settings that do not fit the corpus, the cluster or the run that is resumed.
+        DataError, StorageError: if the corpus or the run's folder cannot be used.
+        TrainingError: if training had to stop.
+    """
+    console = console or Console()
+    run = Location.of(config.out)
+    plan = RunPlan.of(config)
+    claim_run(run, plan)
+    if (run / MODEL / "config.json").exists():
+        console.print(f"{run} is finished: its model is in {run / MODEL}", soft_wrap=True, highlight=False)
+        return PretrainResult(run, run / MODEL)
+    _announce(plan, console)
+    workers, stream = config.workers, config.data.stream
+    logical_cpus = math.ceil(workers.count * (workers.cpus_each + stream.cpus))
+    with ray_session(num_cpus=logical_cpus), user_errors():
+        use_gpu = _wants_gpu(config)
+        _check_cluster(config)
+        mailbox = Mailbox()
+        try:
+            with ProgressView(console, mailbox, plan.total_steps).showing() as view:
+                _trainer(config, mailbox, use_gpu).fit()
+        finally:
+            mailbox.close()
+    if view.error is not None:
+        raise view.error
+    model = export_model(run, run / MODEL)
+    console.print(f"model written to {model}", soft_wrap=True, highlight=False)
+    return PretrainResult(run, model)
+
+
+def claim_run(run: Location, plan: RunPlan) -> None:
+    """Make `run` this run's folder; one that holds anything else is refused.
+
+    Raises:
+        ConfigError: if the folder is not empty and not a run.
+    """
+    note = run / RUN
+    if note.exists():
+        return
+    if run.is_file() or run.list_files():
+        raise ConfigError(f"{run} exists and is not a run; choose another --out, or remove it first")
+    content: dict[str, Any] = {
+        "config": plan.config.model_dump(mode="json"),
+        "corpus_id": plan.corpus.corpus_id,
+        "global_batch": plan.order.global_batch,
+        "steps_per_epoch": plan.order.steps_per_epoch,
+        "total_steps": plan.total_steps,
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+    }
+    note.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _announce(plan: RunPlan, console: Console) -> None:
+    order, config = plan.order, plan.config
+    left_out = ", ".join(f"{count} in {split}" for split, count in plan.selection.left_out.items())
+    console.print(
+        f"pretraining {config.encoder.size} on corpus {plan.corpus.corpus_id}: {order.num_rows:,} ECGs"
+        + (f" (left out by data.exclude_splits: {left_out})" if left_out else "")
+        + f", {plan.total_steps:,} steps of {order.global_batch}, {order.steps_per_epoch:,} steps an epoch; "
+        f"{config.workers.count} workers, ZeRO stage {config.engine.zero_stage}, {config.engine.precision}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _wants_gpu(config: PretrainConfig) -> bool:
+    available = ray.cluster_resources().get("GPU", 0) >= 1
+    if config.workers.accelerator == "gpu" and not available:
+        raise ConfigError("workers.accelerator = gpu, but the cluster has no GPU; use auto or cpu, or add GPU nodes")
+    return available and config.workers.accelerator != "cpu"
+
+
+def _check_cluster(config: PretrainConfig) -> None:
+    """Without a CPU for read tasks beside those of the workers, training would wait for data for ever."""
+    cpus = ray.cluster_resources().get("CPU", 0)
+    needed = config.workers.count * (config.workers.cpus_each + config.data.stream.cpus_per_task)
+    if cpus < needed:
+        raise ConfigError(
+            f"the cluster has {cpus:g} CPUs; {config.workers.count} workers with workers.cpus_each = "
+            f"{config.workers.cpus_each:g} and a read task of {config.data.stream.cpus_per_task:g} CPUs each need {needed:g}"
+        )
+
+
+def _trainer(config: PretrainConfig, mailbox: Mailbox, use_gpu: bool) -> TorchTrainer:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    filesystem, path = (Location.of(config.out) / "ray").arrow()
+    workers = config.workers
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"config": config.model_dump(mode="json"), "mailbox": mailbox},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=_resources(config, use_gpu)
+        ),
+        run_config=ray.train.RunConfig(
+            # Ray's own notes of a run are not what resuming reads, so every start has its own.
+            name=f"attempt-{uuid.uuid4().hex[:8]}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+        ),
+    )
+
+
+def _resources(config: PretrainConfig, use_gpu: bool) -> dict[str, float]:
+    return {"CPU": config.workers.cpus_each} | ({"GPU": 1.0} if use_gpu else {})

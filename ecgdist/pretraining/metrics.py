@@ -1,0 +1,59 @@
+"""What a run reports: a JSON-lines file and TensorBoard in its folder, and rows for the console."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+
+from ecgdist.storage import Location
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+
+
+class MetricsLog:
+    """Writes rows of metrics; used by rank 0 alone.
+
+    Rows are kept on local disk and copied to the run's folder by `flush`, since object storage cannot append.
+    """
+
+    def __init__(self, run: Location, start_step: int) -> None:
+        """Open the log of a run that goes on from `start_step`: rows of later steps, which are trained again, go."""
+        self._target = run / METRICS
+        self._board_target = run / TENSORBOARD
+        old = read_metrics(run)
+        self._rows = [row for row in old if row["step"] <= start_step]
+        self._scratch = tempfile.TemporaryDirectory(prefix="ecgdist-metrics-")
+        self._board = SummaryWriter(self._scratch.name, purge_step=start_step + 1 if old else None)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row; it must have the key ``step``."""
+        self._rows.append(row)
+        for name, value in row.items():
+            if name != "step" and isinstance(value, int | float):
+                self._board.add_scalar(name, value, row["step"])
+
+    def flush(self) -> None:
+        """Bring the run's folder up to date."""
+        self._target.write_bytes("".join(json.dumps(row) + "\n" for row in self._rows).encode())
+        self._board.flush()
+        for path in Path(self._scratch.name).iterdir():
+            (self._board_target / path.name).upload(path)
+
+    def close(self) -> None:
+        """Flush, and remove the scratch files."""
+        self.flush()
+        self._board.close()
+        self._scratch.cleanup()
+
+
+def read_metrics(run: Location) -> list[dict[str, Any]]:
+    """The rows of a run's metrics, oldest first; none if it has not reported yet."""
+    path = run / METRICS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().decode().splitlines()]

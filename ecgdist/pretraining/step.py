@@ -1,0 +1,215 @@
+"""One optimizer step on the global batch, whatever the number of workers and micro-batches.
+
+The teacher's keys of the whole global batch come first, without gradient; then every micro-batch of the student is
+contrasted with all of them. Losses are sums over rows, divided by counts of the global batch, so how rows are spread
+over ranks and micro-batches changes memory and time, not mathematics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecgdist.errors import TrainingError
+from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
+from ecgdist.objectives.reconstruction import count_tokens
+from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
+from ecgdist.preprocessing import Preprocessing
+from ecgdist.pretraining.group import Group
+from ecgdist.streaming.batches import RankBatch
+from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
+from ecgdist.streaming.order import Order
+
+
+class Engine(Protocol):
+    """What a step needs of the thing that holds the student's weights; see `engine.DeepSpeedEngine`."""
+
+    module: PretrainingModule
+
+    def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
+        """The student's sums for a micro-batch."""
+
+    def backward(self, loss: Tensor, last: bool) -> None:
+        """Accumulate gradients; `last` marks the step's last micro-batch."""
+
+    def update(self, learning_rate: float) -> float:
+        """Change the weights; returns the norm of the gradient before clipping."""
+
+    def update_teacher(self, teacher: MomentumTeacher, momentum: float) -> None:
+        """Move the teacher towards the student."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step did, equal on all ranks.
+
+    Attributes:
+        loss: of the global batch.
+        parts: ``reconstruction`` and ``contrastive``, before weighting.
+        gradient_norm: before clipping.
+    """
+
+    loss: float
+    parts: dict[str, float]
+    gradient_norm: float
+
+
+@dataclass(frozen=True)
+class _Views:
+    """A rank's rows on the training device, filtered and cut: ``(b, 12, window)`` and facts about them."""
+
+    student: Tensor
+    student_valid: Tensor
+    teacher: Tensor
+    teacher_valid: Tensor
+    lead_mask: Tensor
+    noise: Tensor
+    patient: Tensor
+    positions: Tensor
+
+
+class TrainingStep:
+    """Runs steps of one worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        teacher: MomentumTeacher | None,
+        objective: ObjectiveConfig,
+        preprocessing: Preprocessing,
+        order: Order,
+        group: Group,
+        micro_batch: int,
+        total_steps: int,
+        device: torch.device,
+    ) -> None:
+        self.engine, self.teacher, self.objective = engine, teacher, objective
+        self._preprocessing, self._order, self._group, self._device = preprocessing, order, group, device
+        self._total_steps = total_steps
+        self._draws = Draws(order.seed, order.global_batch)
+        self._rank_rows = [len(order.positions_of(r, group.world_size)) for r in range(group.world_size)]
+        self.num_micro_batches = micro_batches(order, group.world_size, micro_batch)
+
+    def __call__(self, batch: RankBatch, learning_rate: float) -> StepResult:
+        """Train on one global batch.
+
+        Raises:
+            TrainingError: on all ranks together, before the weights change, if a loss is not finite anywhere.
+        """
+        views = self._views(batch)
+        keys = key_patient = None
+        if self.teacher is not None:
+            own = self._teacher_keys(views)
+            keys = self._group.gather_rows(own, self._rank_rows)
+            key_patient = self._group.gather_rows(views.patient, self._rank_rows)
+        tokens = self._group.sum(self._count_tokens(views))
+        chunks = np.array_split(np.arange(len(batch.positions)), self.num_micro_batches)
+        totals = torch.zeros(2, dtype=torch.float64)
+        suspects: list[str] = []
+        for number, chunk in enumerate(chunks):
+            loss, sums = self._forward(views, chunk, keys, key_patient, tokens)
+            self.engine.backward(loss, last=number == len(chunks) - 1)
+            totals += sums
+            if not torch.isfinite(sums).all():
+                suspects.extend(batch.row_ids[i] for i in chunk)
+        totals = self._agree(totals, suspects, batch.step)
+        gradient_norm = self.engine.update(learning_rate)
+        if self.teacher is not None:
+            contrast = self.objective.contrastive
+            momentum = momentum_at(batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end)
+            self.engine.update_teacher(self.teacher, momentum)
+        return self._result(totals, tokens, gradient_norm)
+
+    def _views(self, batch: RankBatch) -> _Views:
+        """Filter and cut both views; every draw depends on the position in the global batch alone."""
+        pre, device = self._preprocessing, self._device
+        valid = torch.from_numpy(batch.valid_samples).to(device)
+        lead_mask = torch.from_numpy(batch.lead_mask).to(device)
+        filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
+        spare = np.maximum(batch.valid_samples - pre.window_samples, 0) + 1
+        views = []
+        for stream in (CROP_STUDENT, CROP_TEACHER) if self.teacher is not None else (CROP_STUDENT,):
+            starts = torch.from_numpy(self._draws.integers(stream, batch.step, batch.positions, spare)).to(device)
+            views.append(pre.window(filtered, starts, valid, lead_mask))
+        width = self.engine.module.num_tokens
+        noise = self._draws.uniform(MASK, batch.step, batch.positions, width)
+        return _Views(
+            *views[0],
+            *views[-1],
+            lead_mask,
+            torch.from_numpy(noise).to(device),
+            torch.from_numpy(batch.patient).to(device),
+            torch.from_numpy(batch.positions).to(device),
+        )
+
+    def _teacher_keys(self, views: _Views) -> Tensor:
+        assert self.teacher is not None
+        chunks = torch.tensor_split(torch.arange(len(views.positions)), self.num_micro_batches)
+        parts = [
+            self.teacher.keys(views.teacher[c], views.teacher_valid[c], views.lead_mask[c]) for c in chunks if len(c)
+        ]
+        return torch.cat(parts)
+
+    def _count_tokens(self, views: _Views) -> Tensor:
+        """Patches that the reconstruction of this rank's rows will be judged on, as a 0-d float64."""
+        if self.objective.generative.weight == 0:
+            return torch.zeros((), dtype=torch.float64, device=self._device)
+        encoder = self.engine.module.encoder
+        count = count_tokens(
+            views.student,
+            views.student_valid,
+            views.lead_mask,
+            views.noise,
+            torch.ones(len(views.noise), device=self._device),
+            encoder.patch_samples,
+            self.objective.student_mask_ratio,
+        )
+        return count.to(torch.float64)
+
+    def _forward(
+        self, views: _Views, chunk: Sequence[int], keys: Tensor | None, key_patient: Tensor | None, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of one micro-batch, scaled for an engine that averages over ranks, and its plain sums."""
+        # Under ZeRO-3 every rank must run the model equally often; a rank without rows left runs one of weight 0.
+        rows = torch.as_tensor(chunk if len(chunk) else [0], device=self._device)
+        weight = torch.full((len(rows),), float(len(chunk) > 0), device=self._device)
+        contrast = () if keys is None else (keys, views.positions[rows], views.patient[rows], key_patient)
+        outputs = self.engine.forward(
+            views.student[rows], views.student_valid[rows], views.lead_mask[rows], views.noise[rows], weight, *contrast
+        )
+        loss, _ = combine(outputs, tokens.float(), self._order.global_batch, self.objective)
+        zero = torch.zeros(())
+        sums = torch.stack(
+            [outputs.get(name, zero).detach().double().cpu() for name in ("reconstruction_sum", "contrastive_sum")]
+        )
+        return loss * self._group.world_size, sums
+
+    def _agree(self, totals: Tensor, suspects: list[str], step: int) -> Tensor:
+        """Sums over all ranks; all ranks stop together if any of them is not finite."""
+        bad = torch.tensor([float(bool(suspects))], dtype=torch.float64)
+        totals = self._group.sum(torch.cat([totals, bad]).to(self._device)).cpu()
+        if totals[2]:
+            found = [(r, rows) for r, rows in enumerate(self._group.gather_objects(suspects)) if rows]
+            where = "; ".join(f"rank {r}: {', '.join(rows[:8])}{' ...' if len(rows) > 8 else ''}" for r, rows in found)
+            raise TrainingError(
+                f"step {step}: the loss is not finite in a micro-batch with these records ({where}). The weights were not "
+                "changed. Look at the records with `ecgdist inspect`, or lower optimizer.learning_rate, and run again: "
+                "training goes on from the last checkpoint"
+            )
+        return totals[:2]
+
+    def _result(self, totals: Tensor, tokens: Tensor, gradient_norm: float) -> StepResult:
+        sums = {"reconstruction_sum": totals[0], "contrastive_sum": totals[1]}
+        loss, parts = combine(sums, tokens.cpu(), self._order.global_batch, self.objective)
+        return StepResult(float(loss), {name: float(value) for name, value in parts.items()}, gradient_norm)
+
+
+def micro_batches(order: Order, world_size: int, micro_batch: int) -> int:
+    """How many times every rank runs the model in a step, so that none runs more than `micro_batch` rows at once."""
+    most = max(len(order.positions_of(rank, world_size)) for rank in range(world_size))
+    return -(-most // micro_batch)

@@ -1,0 +1,262 @@
+"""What every Ray Train worker runs: the loop over steps, between a restored checkpoint and the last one."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from ecgdist.config import build
+from ecgdist.corpus import Corpus
+from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.objectives.teacher import MomentumTeacher
+from ecgdist.preprocessing import Preprocessing
+from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, TrainState, load_teacher
+from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.console import Mailbox
+from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
+from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.metrics import MetricsLog
+from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
+from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
+from ecgdist.storage import Location
+from ecgdist.streaming.batches import RankBatch, rank_batches, read_ahead
+from ecgdist.streaming.execution import pool_tables
+from ecgdist.streaming.order import Order
+from ecgdist.streaming.pool import PoolReader
+from ecgdist.streaming.selection import Selection, select_rows
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What follows from a configuration and its corpus; every worker and the driver derive the same."""
+
+    config: PretrainConfig
+    corpus: Corpus
+    selection: Selection
+    order: Order
+    total_steps: int
+    preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, config: PretrainConfig) -> RunPlan:
+        """Open the corpus and lay out the run.
+
+        Raises:
+            ConfigError: if numbers do not fit the corpus.
+            DataError, StorageError: if the corpus cannot be read.
+        """
+        corpus = Corpus(config.corpus)
+        selection, _ = select_rows(corpus, config.data.exclude_splits)
+        data = config.data
+        order = Order(
+            selection.group_rows,
+            seed=config.seed,
+            lanes=data.lanes,
+            global_batch=data.resolved_global_batch(int(selection.group_rows.sum())),
+            shuffle_rows=data.shuffle_rows,
+        )
+        preprocessing = Preprocessing(pack=corpus.manifest.pack, device=config.device)
+        return cls(config, corpus, selection, order, config.total_steps(order.steps_per_epoch), preprocessing)
+
+    def state(self, step: int, world_size: int) -> TrainState:
+        """The training state after `step` steps."""
+        return TrainState(
+            step=step,
+            total_steps=self.total_steps,
+            world_size=world_size,
+            corpus_id=self.corpus.corpus_id,
+            settings=self.config.fixed_part() | {"global_batch": self.order.global_batch},
+        )
+
+    def build_module(self) -> PretrainingModule:
+        """The student with its initial weights."""
+        torch.manual_seed(self.config.seed)
+        config = self.config
+        return PretrainingModule(config.encoder, config.objective, self.preprocessing.window_samples)
+
+
+def train_worker(job: dict[str, Any]) -> None:
+    """The function that Ray Train runs in every worker.
+
+    Args:
+        job: ``config``, the configuration as plain values, and ``mailbox``, the way to the driver's console.
+    """
+    group = Group()
+    mailbox: Mailbox = job["mailbox"]
+    try:
+        with tempfile.TemporaryDirectory(prefix="ecgdist-resume-") as scratch:
+            worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, Path(scratch))
+        worker.run()
+    except (ConfigError, TrainingError) as error:
+        # All ranks meet these together, and would meet them again: tell the driver instead of being started anew.
+        if group.rank == 0:
+            mailbox.post({"error": error})
+
+
+class Worker:
+    """One rank of a run."""
+
+    def __init__(self, config: PretrainConfig, group: Group, mailbox: Mailbox, scratch: Path) -> None:
+        """Build the student, its teacher and engine, and restore the newest checkpoint. All ranks do this together."""
+        self.plan = RunPlan.of(config)
+        self.group, self._mailbox = group, mailbox
+        self._store = CheckpointStore(Location.of(config.out))
+        restored, warnings = self._store.restore(scratch, group)
+        for warning in warnings:
+            self._say(f"WARNING: {warning}")
+        self._expected(restored)
+        device = ray.train.torch.get_device()
+        module = self.plan.build_module().to(device)
+        self.teacher = module.teacher()
+        self.engine = self._build_engine(module, restored)
+        self.step = 0
+        if restored is not None:
+            self._load(restored)
+        self._train_step = TrainingStep(
+            self.engine,
+            self.teacher,
+            config.objective,
+            self.plan.preprocessing,
+            self.plan.order,
+            group,
+            config.engine.micro_batch,
+            self.plan.total_steps,
+            device,
+        )
+
+    def run(self) -> None:
+        """Train to the last step, reporting and saving on the way."""
+        config, plan = self.plan.config, self.plan
+        log = MetricsLog(Location.of(config.out), self.step) if self.group.rank == 0 else None
+        peak = peak_learning_rate(config.optimizer, config.encoder, plan.order.global_batch)
+        warmup = config.optimizer.warmup_share
+        warmup = config.encoder.shape.warmup_share if warmup is None else warmup
+        pace = _Pace(plan.order.global_batch)
+        batches = self._batches()
+        while self.step < plan.total_steps:
+            with pace.waiting():
+                batch = next(batches)
+            learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
+            result = self._train_step(batch, learning_rate)
+            self.step += 1
+            pace.stepped()
+            last = self.step == plan.total_steps
+            if log is not None and (last or self.step % config.log_every_steps == 0):
+                self._report(log, result, learning_rate, pace)
+            if last or self.step % config.checkpoint.every_steps == 0:
+                self._save(log)
+        if log is not None:
+            log.close()
+
+    def _build_engine(self, module: PretrainingModule, restored: Restored | None) -> DeepSpeedEngine:
+        config = self.plan.config
+        weight_decay = config.optimizer.weight_decay
+        resized = restored is not None and restored.state.world_size != self.group.world_size
+        universal = resized and config.engine.zero_stage > 0
+        if restored is not None and universal:
+            to_universal(restored.engine_folder)
+        return DeepSpeedEngine(
+            module,
+            config.engine,
+            config.optimizer,
+            config.encoder.shape.weight_decay if weight_decay is None else weight_decay,
+            micro_batches(self.plan.order, self.group.world_size, config.engine.micro_batch),
+            universal=universal,
+        )
+
+    def _expected(self, restored: Restored | None) -> None:
+        if restored is not None:
+            restored.state.refuse_other_run(self.plan.state(restored.state.step, self.group.world_size))
+
+    def _load(self, restored: Restored) -> None:
+        self.engine.load(restored.engine_folder)
+        if self.teacher is not None:
+            load_teacher(self.teacher, restored)
+        self.step = restored.state.step
+        self._say(f"resumed from checkpoint {restored.name} at step {self.step}")
+
+    def _batches(self) -> Iterator[RankBatch]:
+        plan = self.plan
+        reader = PoolReader(plan.corpus.location, plan.corpus.corpus_id, plan.order, plan.selection)
+        limits = plan.config.data.stream
+        return read_ahead(
+            rank_batches(
+                plan.order,
+                self.group.rank,
+                self.group.world_size,
+                self.step,
+                plan.total_steps,
+                plan.corpus.num_samples,
+                lambda items: pool_tables(items, reader.read, limits),
+            )
+        )
+
+    def _report(self, log: MetricsLog, result: StepResult, learning_rate: float, pace: _Pace) -> None:
+        """Write the values of the step just done, and the speed since the last report."""
+        row = {
+            "step": self.step,
+            "samples": self.step * self.plan.order.global_batch,
+            "epoch": self.step / self.plan.order.steps_per_epoch,
+            "loss": result.loss,
+            **result.parts,
+            "gradient_norm": result.gradient_norm,
+            "learning_rate": learning_rate,
+            "workers": self.group.world_size,
+            **pace.take(),
+        }
+        log.add(row)
+        log.flush()
+        self._mailbox.post({"metrics": row})
+
+    def _save(self, log: MetricsLog | None) -> None:
+        state = self.plan.state(self.step, self.group.world_size)
+        if log is not None:
+            log.flush()
+        name = self._store.save(self.engine, self.teacher, state, self.group, self.plan.config.checkpoint.keep_last)
+        self._say(f"saved checkpoint {name}")
+
+    def _say(self, text: str) -> None:
+        if self.group.rank == 0:
+            self._mailbox.post({"text": text})
+
+
+class _Pace:
+    """Speed since the last report, and the share of time that the loop waited for data."""
+
+    def __init__(self, rows_per_step: int) -> None:
+        self._rows = rows_per_step
+        self._began = time.perf_counter()
+        self._steps = 0
+        self._waited = 0.0
+
+    def waiting(self) -> _Pace:
+        return self
+
+    def __enter__(self) -> None:
+        self._asked = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        self._waited += time.perf_counter() - self._asked
+
+    def stepped(self) -> None:
+        self._steps += 1
+
+    def take(self) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = now - self._began
+        values = {
+            "ecg_per_s": self._rows * self._steps / seconds,
+            "waiting_share": self._waited / seconds,
+            "seconds_per_step": seconds / self._steps,
+        }
+        self._began, self._steps, self._waited = now, 0, 0.0
+        return values

@@ -1,0 +1,1 @@
+"""What a person looks at: ECGs on paper, curves, and one self-contained HTML page per run."""

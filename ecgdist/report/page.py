@@ -1,0 +1,199 @@
+"""The report of a run: one HTML file that needs nothing else, neither network nor scripts nor other files."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from ecgdist.downstream.evaluation import Evaluation
+from ecgdist.report.curves import LOSSES, PROGRESS, Rows, draw_curves, present, svg
+from ecgdist.report.ecgpaper import draw_reconstruction, png, width_mm
+from ecgdist.storage import Location
+
+FILE = "index.html"
+_TOP_LABELS = 15
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A part that this report does not have, and the sentence that says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """A masked recording and what the model made of it.
+
+    Attributes:
+        record_id: the recording.
+        original_mv: ``(leads, samples)`` in millivolt, filtered as the model sees it.
+        reconstruction_mv: ``(leads, samples)`` in millivolt.
+        hidden: ``(samples,)``, True where the model was not shown the signal.
+        rate_hz: sampling rate.
+        leads: the name of each row.
+    """
+
+    record_id: str
+    original_mv: npt.NDArray[np.floating]
+    reconstruction_mv: npt.NDArray[np.floating]
+    hidden: npt.NDArray[np.bool_]
+    rate_hz: float
+    leads: Sequence[str]
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """What a corpus holds: recordings and patients, and recordings by source, label, fold and refusal reason."""
+
+    records: int
+    patients: int
+    by_source: Mapping[str, int]
+    by_label: Mapping[str, int]
+    by_split: Mapping[str, int]
+    refused: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a report shows.
+
+    Attributes:
+        title: heading.
+        command: the command that makes this run and its report again.
+        corpus_id: of the corpus that the model was pretrained on.
+        model_hash: of the weights, or why there are none.
+        seeds: by what they seed.
+        data: counts of the corpus.
+        metrics: rows of the metrics file, in order; keys as in `curves`, plus ``step`` and ``samples``.
+        reconstruction: a masked recording, or why there is none.
+        evaluation: the linear probe, or why there is none.
+        settings: the resolved configuration.
+        versions: of the software, by name.
+    """
+
+    title: str
+    command: str
+    corpus_id: str
+    model_hash: str | Missing
+    seeds: Mapping[str, int]
+    data: DataCounts
+    metrics: Rows
+    reconstruction: Reconstruction | Missing
+    evaluation: Evaluation | Missing
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Image:
+    uri: str
+    alt: str
+    width_mm: float | None = None
+
+
+def write_report(data: ReportData, folder: str | Location) -> Location:
+    """Write the report as ``index.html`` into a folder, local or in object storage, and return where it is."""
+    target = Location.of(folder) / FILE
+    target.write_bytes(render(data).encode())
+    return target
+
+
+def render(data: ReportData) -> str:
+    """The report as HTML. Every text from outside is escaped."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["count"] = lambda number: f"{number:,}"
+    template = resources.files("ecgdist.report").joinpath("template.html").read_text(encoding="utf-8")
+    labels = sorted(data.data.by_label.items(), key=lambda item: (-item[1], item[0]))
+    return environment.from_string(template).render(
+        data=data,
+        summary=summary(data),
+        curves=[_curves(data.metrics, LOSSES), _curves(data.metrics, PROGRESS)] if data.metrics else [],
+        ecg=_ecg(data.reconstruction),
+        evaluation=data.evaluation if isinstance(data.evaluation, Evaluation) else None,
+        top_labels=dict(labels[:_TOP_LABELS]),
+        other_labels=len(labels[_TOP_LABELS:]),
+        missing={name: value.reason for name, value in vars(data).items() if isinstance(value, Missing)},
+        settings=yaml.safe_dump(dict(data.settings), sort_keys=False, allow_unicode=True),
+    )
+
+
+def summary(data: ReportData) -> str:
+    """One paragraph with the figures that matter, whatever they are."""
+    counts = data.data
+    sentences = [
+        f"The corpus holds {counts.records:,} recordings of {counts.patients:,} patients from "
+        f"{', '.join(counts.by_source)}; {sum(counts.refused.values()):,} were refused."
+    ]
+    if data.metrics:
+        first, last = data.metrics[0], data.metrics[-1]
+        sentences.append(
+            f"Pretraining ran for {last['step']:,.0f} steps ({last['samples']:,.0f} ECGs seen), and the total loss "
+            f"went from {first['loss']:.3f} at step {first['step']:,.0f} to {last['loss']:.3f}."
+        )
+    if isinstance(data.evaluation, Evaluation):
+        sentences.extend(_probe_sentences(data.evaluation))
+    return " ".join(sentences)
+
+
+def _probe_sentences(evaluation: Evaluation) -> list[str]:
+    ours = evaluation.pretrained.metrics.macro.auroc
+    other = evaluation.random_encoder.metrics.macro.auroc
+    difference = evaluation.difference.auroc
+    test = evaluation.counts["test"]
+    if difference.low > 0:
+        verdict = "the pretrained encoder is the better one on this test set"
+    elif difference.high < 0:
+        verdict = "the untrained encoder is the better one on this test set"
+    else:
+        verdict = "which this test set is too small to tell from zero"
+    return [
+        f"A linear probe on {evaluation.task} reaches a macro AUROC of {ours} on {test.records:,} test records, "
+        f"the same probe on the untrained encoder {other} (95 % intervals).",
+        f"The paired difference is {difference}: {verdict}.",
+    ]
+
+
+def _curves(rows: Rows, names: Mapping[str, str]) -> _Image:
+    shown = present(rows, names)
+    changes = []
+    for key, title in shown.items():
+        values = [row[key] for row in rows if key in row]
+        changes.append(f"{title} from {values[0]:.4g} to {values[-1]:.4g}")
+    return _Image(
+        _data_uri("image/svg+xml", svg(draw_curves(rows, shown))),
+        f"Curves over {rows[-1]['samples']:,.0f} ECGs seen: {'; '.join(changes)}.",
+    )
+
+
+def _ecg(shown: Reconstruction | Missing) -> _Image | None:
+    if isinstance(shown, Missing):
+        return None
+    figure = draw_reconstruction(
+        shown.original_mv,
+        shown.reconstruction_mv,
+        shown.hidden,
+        shown.rate_hz,
+        shown.leads,
+        title=f"Recording {shown.record_id}",
+    )
+    duration_s = len(shown.hidden) / shown.rate_hz
+    alt = (
+        f"{duration_s:g} seconds of recording {shown.record_id} on ECG paper; {shown.hidden.mean():.0%} of the time "
+        "was hidden from the model, and its reconstruction is drawn over the recorded signal there."
+    )
+    return _Image(_data_uri("image/png", png(figure)), alt, width_mm(figure))
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"

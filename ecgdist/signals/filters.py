@@ -1,0 +1,124 @@
+"""Zero-phase Butterworth band-pass of a batch of ECGs, on whatever device they are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.fft import next_fast_len
+from scipy.signal import butter, freqz_sos
+from torch import Tensor
+
+# Rows filtered at once. It bounds the memory for the extended float64 signals (23 MB at 12 x 2500 samples)
+# whatever the batch, and on CPU keeps them near the cache, which makes large batches several times faster.
+_ROWS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Band:
+    """What a band-pass lets through.
+
+    Attributes:
+        rate_hz: sampling rate of the signals.
+        highpass_hz: lower cut-off (-3 dB of one pass), or None to keep the drift.
+        lowpass_hz: upper cut-off, below half the rate, or None.
+        order: of each Butterworth filter; it is passed forward and backward, which doubles it.
+    """
+
+    rate_hz: float
+    highpass_hz: float | None
+    lowpass_hz: float | None
+    order: int
+
+    def sections(self) -> npt.NDArray[np.float64]:
+        """``(sections, 6)`` second-order sections of the high-pass followed by the low-pass."""
+        cutoffs = (("highpass", self.highpass_hz), ("lowpass", self.lowpass_hz))
+        filters = [
+            butter(self.order, hz, kind, fs=self.rate_hz, output="sos")
+            for kind, hz in cutoffs
+            if hz is not None
+        ]
+        return np.concatenate([np.zeros((0, 6)), *filters])
+
+
+@torch.no_grad()
+def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
+    """Filter each lead forward and backward, so that no wave is shifted in time.
+
+    The reference is ``scipy.signal.sosfiltfilt(band.sections(), x, padtype="odd", padlen=len(x) - 1)``: each
+    end is continued by the signal itself, reflected in its end point, for as long as that lasts. (A shorter
+    continuation, like scipy's default of a few dozen samples, lets the start-up of the 0.67 Hz high-pass into
+    the record.)
+
+    Here the extended signal is multiplied with ``|H|^2`` in the frequency domain. The straight line through a
+    lead's first and last valid sample is set aside before: a high-pass removes it, a low-pass leaves it as it
+    is. What remains starts and ends at zero and is continued by zeros, so the periodicity of the transform
+    adds no step. Arithmetic is in float64: 8 mV of wander under 0.2 mV of ECG costs float32 more than the
+    1e-5 that devices may differ by.
+
+    A row's result does not depend on the other rows.
+
+    Args:
+        signal: ``(batch, leads, samples)``, int16 or floating point, any unit.
+        valid_samples: ``(batch,)`` integers, samples of each row that are real; the rest is padding.
+        band: what to let through; with neither cut-off the signal is only converted.
+
+    Returns:
+        ``(batch, leads, samples)`` float32 in the unit of `signal`, zero from `valid_samples` on.
+    """
+    parts = [slice(i, i + _ROWS_AT_ONCE) for i in range(0, max(1, signal.shape[0]), _ROWS_AT_ONCE)]
+    valid = valid_samples.to(torch.int64)
+    return torch.cat([_filter_rows(signal[part].double(), valid[part], band) for part in parts])
+
+
+def _filter_rows(signal: Tensor, valid: Tensor, band: Band) -> Tensor:
+    """`band_pass` of a few rows: float64 ``(rows, leads, samples)`` -> float32."""
+    num_samples = signal.shape[-1]
+    inside = torch.arange(num_samples, device=signal.device) < valid[:, None, None]
+    if band.highpass_hz is None and band.lowpass_hz is None:
+        return torch.where(inside, signal, 0.0).float()
+    line = _end_to_end_line(signal, valid)
+    length = next_fast_len(3 * num_samples - 2, real=True)
+    spectrum = torch.fft.rfft(_extend_odd(signal - line, valid, length))
+    # Real times complex as two real products: half the work, and the same rounding in every position.
+    torch.view_as_real(spectrum).mul_(_squared_response(length, band, str(signal.device))[:, None])
+    filtered = torch.fft.irfft(spectrum, n=length)[..., num_samples - 1 : 2 * num_samples - 1]
+    if band.highpass_hz is None:
+        filtered = filtered + line
+    return torch.where(inside, filtered, 0.0).float()
+
+
+def _end_to_end_line(signal: Tensor, valid: Tensor) -> Tensor:
+    """The straight line from a lead's first to its last valid sample, in the shape of `signal`."""
+    rows, leads, num_samples = signal.shape
+    last = (valid - 1).clamp(min=0)[:, None, None].expand(rows, leads, 1)
+    first_value = signal[..., :1]
+    slope = (signal.gather(-1, last) - first_value) / last.clamp(min=1)
+    return first_value + slope * torch.arange(num_samples, device=signal.device)
+
+
+def _extend_odd(signal: Tensor, valid: Tensor, length: int) -> Tensor:
+    """Continue a signal that starts and ends at zero by its point reflection about each end, then by zeros.
+
+    Returns:
+        ``(rows, leads, length)``; sample 0 of `signal` is at position ``samples - 1``.
+    """
+    rows, leads, num_samples = signal.shape
+    last = (valid - 1)[:, None]
+    position = torch.arange(length, device=signal.device) - (num_samples - 1)
+    source = torch.where(position < 0, -position, torch.where(position > last, 2 * last - position, position))
+    sign = torch.where((position < 0) | (position > last), -1.0, 1.0).double()
+    sign = sign * ((source >= 0) & (source <= last))
+    index = source.clamp(0, num_samples - 1)[:, None].expand(rows, leads, length)
+    return signal.gather(-1, index) * sign[:, None]
+
+
+@lru_cache(maxsize=32)
+def _squared_response(length: int, band: Band, device: str) -> Tensor:
+    """``(length // 2 + 1,)`` float64: ``|H|^2`` at the frequencies of a `length`-sample real transform."""
+    frequencies = 2 * np.pi * np.arange(length // 2 + 1) / length
+    _, response = freqz_sos(band.sections(), worN=frequencies)
+    return torch.from_numpy(np.abs(response) ** 2).to(device)

@@ -1,0 +1,33 @@
+"""Published layouts of ECG files.
+
+To add one: a file with a `Source` class, a line in `SOURCES`, and a test that uses the shared contract.
+"""
+
+from __future__ import annotations
+
+from ecgdist.errors import ConfigError
+from ecgdist.sources.base import Listing, Source
+from ecgdist.sources.ptbxl import PtbXl
+from ecgdist.sources.wfdb_folder import WfdbFolder
+from ecgdist.storage import Location
+
+SOURCES: dict[str, type[Source]] = {
+    "ptbxl": PtbXl,
+    "wfdb": WfdbFolder,
+}
+
+__all__ = ["SOURCES", "Listing", "Source", "open_source"]
+
+
+def open_source(kind: str, root: str | Location) -> Source:
+    """The source of layout `kind` in the folder `root`, which is not looked at yet.
+
+    Raises:
+        ConfigError: for an unknown kind.
+        StorageError: for a root that is neither a local path nor ``s3://``.
+    """
+    try:
+        source = SOURCES[kind]
+    except KeyError:
+        raise ConfigError(f"unknown source kind {kind!r}; use one of {', '.join(SOURCES)}") from None
+    return source(Location.of(root))

@@ -1,0 +1,82 @@
+"""What every source is: something that lists records and reads one of them.
+
+A source is small: it holds where its files are and nothing else, because it travels to every task that reads.
+What the listing knows of a record travels in that record's `Listing`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ecgdist.errors import RecordRefused
+from ecgdist.record import Recording, Sex
+from ecgdist.storage import Location
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One record that a source lists: enough to read it on any machine that reaches the source's folder.
+
+    Attributes:
+        record_id: identifier, unique within the source.
+        key: path of the record relative to the source's folder, without extension.
+        patient_id: the source's id of the patient, or None. Never written to a corpus.
+        age: years, or None where the listing does not know it (reading the record may).
+        sex: ``"male"``, ``"female"`` or None.
+        labels: prefixed codes, sorted.
+        split: the official split or fold, or None.
+        refusal: (reason, detail) when the listing alone shows that the record cannot be read.
+    """
+
+    record_id: str
+    key: str
+    patient_id: str | None = None
+    age: float | None = None
+    sex: Sex | None = None
+    labels: tuple[str, ...] = ()
+    split: str | None = None
+    refusal: tuple[str, str] | None = None
+
+
+class Source(ABC):
+    """A published layout of ECG files under one folder.
+
+    Attributes:
+        kind: name of the layout on the command line, and `Recording.source` of its records.
+        licence: licence of the data, as its publisher states it.
+        citation: what to cite, with DOI.
+        root: the folder.
+    """
+
+    kind: ClassVar[str]
+    licence: ClassVar[str]
+    citation: ClassVar[str]
+
+    def __init__(self, root: Location) -> None:
+        self.root = root
+
+    @abstractmethod
+    def list_records(self) -> list[Listing]:
+        """Every record, in an order that depends on names only; what cannot be read carries its refusal.
+
+        Raises:
+            DataError: if the folder does not hold this layout.
+            StorageError: if the storage cannot be read.
+        """
+
+    def read_record(self, listing: Listing) -> Recording:
+        """The record that a listing names.
+
+        Raises:
+            RecordRefused: if this record cannot be used; the reason is a slug.
+            StorageError: if the storage itself fails, which says nothing about the record.
+        """
+        if listing.refusal is not None:
+            raise RecordRefused(*listing.refusal)
+        return self._read(listing)
+
+    @abstractmethod
+    def _read(self, listing: Listing) -> Recording:
+        """`read_record` for a listing that is not refused."""

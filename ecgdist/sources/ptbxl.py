@@ -1,0 +1,135 @@
+"""PTB-XL: twelve-lead ECGs of 10 s with metadata in ``ptbxl_database.csv`` (releases 1.0.1 to 1.0.3)."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+from ecgdist.errors import DataError
+from ecgdist.record import Recording, Sex
+from ecgdist.sources.base import Listing, Source
+from ecgdist.sources.wfdb_record import read_wfdb
+
+_TABLE = "ptbxl_database.csv"
+_COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
+
+# Ages above 89 are published as 300 (Wagner et al. 2020, table of columns); 90 is the youngest they can be.
+_AGE_OVER_89 = 300.0
+_AGE_OVER_89_AS = 90.0
+
+_SEX: dict[int, Sex] = {0: "male", 1: "female"}
+
+
+class PtbXl(Source):
+    """One record per row of the table; the 500 Hz file where the folder has it, else the 100 Hz one."""
+
+    kind: ClassVar[str] = "ptbxl"
+    licence: ClassVar[str] = "CC BY 4.0"
+    citation: ClassVar[str] = (
+        "Wagner P, Strodthoff N, Bousseljot R-D, Kreiseler D, Lunze FI, Samek W, Schaeffter T. PTB-XL, a "
+        "large publicly available electrocardiography dataset. Sci Data 7, 154 (2020). "
+        "https://doi.org/10.1038/s41597-020-0495-6; PhysioNet https://doi.org/10.13026/kfzx-aw45"
+    )
+
+    def list_records(self) -> list[Listing]:
+        files = frozenset(self.root.list_files())
+        listings: dict[str, Listing] = {}
+        for number, row in enumerate(self._rows(files), start=1):
+            listing = _listing(row, number, files)
+            if listing.record_id in listings:
+                again = f"{listing.record_id} (row {number})"
+                refusal = ("duplicate_id", f"an earlier row of {_TABLE} has the same ecg_id")
+                listing = Listing(again, listing.key, refusal=refusal)
+            listings[listing.record_id] = listing
+        return list(listings.values())
+
+    def _rows(self, files: frozenset[str]) -> list[dict[str, str | None]]:
+        if _TABLE not in files:
+            raise DataError(
+                f"{self.root} has no {_TABLE}; "
+                "a PTB-XL folder holds that table and, beside it, records500/ or records100/"
+            )
+        table = self.root / _TABLE
+        try:
+            text = table.read_bytes().decode("utf-8-sig")
+            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+            rows: list[dict[str, str | None]] = list(reader)
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise DataError(f"{table} is not a comma-separated table in UTF-8: {error}") from error
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{table} lacks the columns {', '.join(missing)}; use the table as published")
+        return rows
+
+    def _read(self, listing: Listing) -> Recording:
+        record = read_wfdb(self.root, listing.key)
+        return Recording(
+            record_id=listing.record_id,
+            source=self.kind,
+            signal_uv=record.signal_uv,
+            rate_hz=record.rate_hz,
+            leads=record.leads,
+            patient_id=listing.patient_id,
+            age=listing.age,
+            sex=listing.sex,
+            labels=listing.labels,
+            split=listing.split,
+        )
+
+
+def _listing(row: Mapping[str, str | None], number: int, files: frozenset[str]) -> Listing:
+    """The listing of one row; whatever is wrong with the row is its refusal."""
+    keys = [key for key in (row["filename_hr"], row["filename_lr"]) if key]
+    key = next((key for key in keys if f"{key}.hea" in files), None)
+    absent = ("missing_header", f"the folder has no header {' or '.join(keys) or '(the row names no file)'}")
+    try:
+        ecg_id = _integer(row["ecg_id"])
+        if ecg_id is None:
+            raise ValueError("ecg_id is empty")
+        patient_id, sex, fold = _integer(row["patient_id"]), _integer(row["sex"]), _integer(row["strat_fold"])
+        return Listing(
+            record_id=str(ecg_id),
+            key=key or next(iter(keys), ""),
+            patient_id=None if patient_id is None else str(patient_id),
+            age=_age(row["age"]),
+            sex=None if sex is None else _SEX.get(sex),
+            labels=_labels(row["scp_codes"]),
+            split=None if fold is None else f"fold{fold}",
+            refusal=None if key else absent,
+        )
+    except ValueError as error:
+        record_id = f"{row['ecg_id'] or 'no ecg_id'} (row {number})"
+        refusal = ("unreadable_metadata", f"{_TABLE}, row {number}: {error}")
+        return Listing(record_id, key or "", refusal=refusal)
+
+
+def _integer(text: str | None) -> int | None:
+    """``"15709.0"`` and ``"15709"`` as 15709; None for an empty cell."""
+    if not text:
+        return None
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(number)
+
+
+def _age(text: str | None) -> float | None:
+    age = float(text or "nan")
+    if math.isnan(age):
+        return None
+    return _AGE_OVER_89_AS if age == _AGE_OVER_89 else age
+
+
+def _labels(text: str | None) -> tuple[str, ...]:
+    """Every code of ``"{'NORM': 100.0, 'SR': 0.0}"``; a likelihood of 0 means ungraded, not absent."""
+    try:
+        codes = ast.literal_eval(text or "{}")
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(f"scp_codes {text!r} is not a dictionary of codes") from error
+    if not isinstance(codes, dict):
+        raise ValueError(f"scp_codes {text!r} is not a dictionary of codes")
+    return tuple(sorted(f"scp:{code}" for code in codes))

@@ -1,0 +1,80 @@
+"""A folder of WFDB records at any depth: PhysioNet archives, the Challenge 2020/2021 sets, own exports.
+
+Metadata are in the comments of each header (Challenge style: ``#Age: 56``, ``#Sex: F``, ``#Dx: 59118001``),
+so they are known when a record is read, not when it is listed: a bucket of a million records is listed
+without opening one of them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import ClassVar
+
+from ecgdist.errors import DataError
+from ecgdist.record import Recording
+from ecgdist.sources.base import Listing, Source
+from ecgdist.sources.wfdb_header import comment_fields, named_files, parse_age, parse_labels, parse_sex
+from ecgdist.sources.wfdb_record import read_wfdb
+
+_HEADER = ".hea"
+_SIGNAL_SUFFIXES = (".dat", ".mat", ".flac")
+
+
+class WfdbFolder(Source):
+    """Every WFDB record below a folder; its id is its path without extension, and it is its own patient."""
+
+    kind: ClassVar[str] = "wfdb"
+    licence: ClassVar[str] = "as stated by the publisher of the files"
+    citation: ClassVar[str] = (
+        "Goldberger A et al. PhysioBank, PhysioToolkit, and PhysioNet. Circulation 101 (2000) e215-e220, "
+        "https://doi.org/10.1161/01.CIR.101.23.e215; and the citation that comes with the files"
+    )
+
+    def list_records(self) -> list[Listing]:
+        files = self.root.list_files()
+        headers = [name.removesuffix(_HEADER) for name in files if name.endswith(_HEADER)]
+        listings = [Listing(key, key) for key in headers]
+        for key in self._without_header(files, headers):
+            detail = f"{key}{_HEADER} does not exist and no header beside it names this signal file"
+            listings.append(Listing(key, key, refusal=("missing_header", detail)))
+        if not listings:
+            raise DataError(
+                f"{self.root} holds no WFDB record ({_HEADER} with its signal file); check the path"
+            )
+        return sorted(listings, key=lambda listing: listing.key)
+
+    def _without_header(self, files: Iterable[str], headers: Iterable[str]) -> set[str]:
+        """Stems of signal files that no header accounts for."""
+        stems = set(headers)
+        stray: dict[str, list[str]] = defaultdict(list)
+        for name in files:
+            stem, dot, suffix = name.rpartition(".")
+            if f"{dot}{suffix}" in _SIGNAL_SUFFIXES and stem not in stems:
+                folder, _, base = name.rpartition("/")
+                stray[folder].append(base)
+        beside: dict[str, set[str]] = defaultdict(set)
+        for key in stems:
+            folder = key.rpartition("/")[0]
+            if folder in stray:
+                beside[folder] |= named_files((self.root / f"{key}{_HEADER}").read_bytes())
+        return {
+            "/".join(filter(None, (folder, base.rpartition(".")[0])))
+            for folder, bases in stray.items()
+            for base in bases
+            if base not in beside[folder]
+        }
+
+    def _read(self, listing: Listing) -> Recording:
+        record = read_wfdb(self.root, listing.key)
+        fields = comment_fields(record.comments)
+        return Recording(
+            record_id=listing.record_id,
+            source=self.kind,
+            signal_uv=record.signal_uv,
+            rate_hz=record.rate_hz,
+            leads=record.leads,
+            age=parse_age(fields.get("age")),
+            sex=parse_sex(fields.get("sex")),
+            labels=parse_labels(fields.get("dx")),
+        )

@@ -1,0 +1,117 @@
+"""Let Ray Data execute the order: one pipeline per rank, whose items are pools."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import ray
+from pydantic import Field
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ecgdist.config import Config
+from ecgdist.errors import DataError
+from ecgdist.raytools import user_errors
+from ecgdist.streaming.order import PoolItem
+
+
+class StreamLimits(Config):
+    """What one rank's pipeline may take from the cluster."""
+
+    cpus: float = Field(default=1.0, gt=0)
+    """CPUs for the read tasks of one rank."""
+    cpus_per_task: float = Field(default=0.5, gt=0)
+    """CPUs that one read task claims."""
+    object_store_bytes: int = Field(default=150_000_000, ge=1)
+    """Bytes of blocks that may wait in the object store for one rank."""
+    items_per_segment: int = Field(default=512, ge=1)
+    """Pools that one Ray Data execution holds; the next execution starts while the last pools of this one are used."""
+
+
+def pool_tables(
+    items: Iterator[PoolItem], read: Callable[[PoolItem], pa.Table], limits: StreamLimits
+) -> Iterator[pa.Table]:
+    """The table of every item, in order, read ahead by Ray tasks.
+
+    A run may have millions of items, so they go to Ray Data in segments; memory and time to the first table do not
+    grow with the length of the run, and the start of a segment is hidden behind the one before.
+
+    Raises:
+        DataError: if Ray Data gives another item than the order asks for, or none.
+    """
+    read_ref = ray.put(read)
+    segments = iter(lambda: list(itertools.islice(items, limits.items_per_segment)), [])
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="next-segment") as starter:
+        upcoming = _start(starter, next(segments, []), read_ref, limits)
+        while upcoming is not None:
+            segment = upcoming.result()
+            upcoming = None
+            ahead = max(1, len(segment.items) // 4)
+            for number, item in enumerate(segment.items):
+                if number == len(segment.items) - ahead:
+                    upcoming = _start(starter, next(segments, []), read_ref, limits)
+                yield _expect(segment.take(), item)
+            if segment.take() is not None:
+                raise DataError("Ray Data gave more pools than the order has; this is a defect, please report it")
+
+
+@dataclass
+class _Segment:
+    """A running Ray Data execution, with the table that was waited for when it started."""
+
+    items: list[PoolItem]
+    tables: Iterator[pa.Table]
+    first: pa.Table | None
+
+    def take(self) -> pa.Table | None:
+        """The next table, or None at the end."""
+        if self.first is not None:
+            table, self.first = self.first, None
+            return table
+        with user_errors():
+            return next(self.tables, None)
+
+
+def _start(
+    starter: ThreadPoolExecutor, items: list[PoolItem], read_ref: Any, limits: StreamLimits
+) -> Future[_Segment] | None:
+    return starter.submit(_execute, items, read_ref, limits) if items else None
+
+
+def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Segment:
+    items_ref = ray.put(items)
+
+    def read_block(block: dict[str, Any]) -> pa.Table:
+        return ray.get(read_ref)(ray.get(items_ref)[int(block["id"][0])])
+
+    blocks = ray.data.from_items([{"id": i} for i in range(len(items))], override_num_blocks=len(items))
+    dataset = blocks.map_batches(
+        read_block,
+        batch_size=1,
+        num_cpus=limits.cpus_per_task,
+        # Where the consumer is: a pool read elsewhere would cross the network twice.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+    )
+    context = dataset.context
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = ray.data.ExecutionResources(
+        cpu=limits.cpus, object_store_memory=limits.object_store_bytes
+    )
+    tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
+    with user_errors():
+        return _Segment(items, tables, next(tables, None))
+
+
+def _expect(table: pa.Table | None, item: PoolItem) -> pa.Table:
+    """Check that a table is the one that the order asks for: Ray Data owes us order and completeness."""
+    if table is None or table.num_rows == 0:
+        raise DataError(f"Ray Data ended before pool {item}; rows would have been lost")
+    found = (table["lane"][0].as_py(), table["step"][0].as_py())
+    if found != (item.lane, item.step):
+        raise DataError(f"Ray Data gave the pool of (lane, step) {found} where {item} was due; rows are out of order")
+    return table

@@ -1,0 +1,137 @@
+"""What tests share: a real S3 server, a local Ray cluster, and the shipped ECGs packed once."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+import torch
+
+# Tests share two cores; a thread pool per process would only make them wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True)
+class S3Server:
+    """A running SeaweedFS with one bucket, named ``ecg``."""
+
+    endpoint: str
+    access_key: str
+    secret_key: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which any client finds it."""
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.access_key,
+            "AWS_SECRET_ACCESS_KEY": self.secret_key,
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def free_port_with_grpc() -> int:
+    """A free port whose port + 10000 is free too: SeaweedFS puts its gRPC service there."""
+    while True:
+        port = free_port()
+        if port > 50000:
+            continue
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port + 10000))
+            except OSError:
+                continue
+        return port
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """SeaweedFS on free ports, for the whole session; it takes seconds to start."""
+    folder = tmp_path_factory.mktemp("seaweedfs")
+    access, secret = "tester", secrets.token_hex(16)
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": access, "secretKey": secret}],
+        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+    }
+    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    (folder / "data").mkdir()
+    s3_port, master, volume, filer = (free_port_with_grpc() for _ in range(4))
+    command = [
+        str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
+        f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3_port}",
+        f"-s3.config={folder / 's3.json'}", "-volume.max=20", "-master.volumeSizeLimitMB=64",
+    ]  # fmt: skip
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+    server = S3Server(f"http://127.0.0.1:{s3_port}", access, secret)
+    try:
+        _create_bucket(server, process, folder / "log")
+        yield server
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _create_bucket(server: S3Server, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait until the server answers and takes an object."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        region_name="us-east-1",
+    )
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(server.endpoint, timeout=2).close()
+        except urllib.error.HTTPError:
+            pass  # it answers: an anonymous request is refused
+        except OSError as error:
+            _still_starting(process, deadline, log, error)
+            continue
+        try:
+            if "ecg" not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
+                client.create_bucket(Bucket="ecg")
+            client.put_object(Bucket="ecg", Key="probe/ready", Body=b"yes")
+        except client.exceptions.ClientError as error:
+            _still_starting(process, deadline, log, error)
+            continue
+        return
+
+
+def _still_starting(process: subprocess.Popen[bytes], deadline: float, log: Path, error: Exception) -> None:
+    if process.poll() is not None or time.monotonic() > deadline:
+        raise RuntimeError(f"SeaweedFS did not start ({error}):\n{log.read_text()[-3000:]}")
+    time.sleep(0.3)
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, with the environment pointing at it."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

@@ -1,0 +1,131 @@
+import pytest
+import torch
+from torch import Tensor
+
+from ecgdist.models.patches import token_valid
+from ecgdist.objectives.masking import random_mask
+from ecgdist.objectives.reconstruction import (
+    FLAT_VARIANCE,
+    PatchTargets,
+    count_tokens,
+    patch_targets,
+    reconstruction_sums,
+)
+from tests.models.batches import PATCH, TOKENS, ragged, windows
+
+ALL_LEADS = torch.ones(1, 12, dtype=torch.bool)
+
+
+def slow_sums(
+    prediction: Tensor, signal: Tensor, lead_mask: Tensor, hidden: Tensor, row_weight: Tensor
+) -> tuple[float, float]:
+    """The sum of patch errors and their number, patch by patch."""
+    error, count = 0.0, 0.0
+    for row in range(len(signal)):
+        for token in range(hidden.shape[1]):
+            samples = signal[row, lead_mask[row], token * PATCH : (token + 1) * PATCH].double().flatten()
+            if not hidden[row, token] or row_weight[row] == 0 or samples.var() < FLAT_VARIANCE:
+                continue
+            target = (samples - samples.mean()) / (samples.var() + 1e-6).sqrt()
+            guess = prediction[row, token].reshape(12, PATCH)[lead_mask[row]].double().flatten()
+            error += (guess - target).square().mean().item()
+            count += 1
+    return error, count
+
+
+def masked_batch() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Signal (one patch of row 3 flat), lead mask, hidden, row weight (row 4 fills) and a prediction."""
+    signal, valid_samples, lead_mask = ragged(5)
+    signal[3, :, 2 * PATCH : 6 * PATCH] = 0.5
+    draw = torch.Generator().manual_seed(1)
+    valid = token_valid(valid_samples, TOKENS, PATCH)
+    _, _, hidden = random_mask(torch.rand(5, TOKENS, generator=draw), valid, 0.75)
+    row_weight = torch.tensor([1.0, 1, 1, 1, 0])
+    prediction = torch.randn(5, TOKENS, 12 * PATCH, generator=draw)
+    return signal, lead_mask, hidden, row_weight, prediction
+
+
+def test_sums_equal_a_loop_over_patches() -> None:
+    signal, lead_mask, hidden, row_weight, prediction = masked_batch()
+    targets = patch_targets(signal, lead_mask, PATCH)
+    error, count = reconstruction_sums(prediction, targets, lead_mask, hidden, row_weight)
+    slow_error, slow_count = slow_sums(prediction, signal, lead_mask, hidden, row_weight)
+    assert error.item() == pytest.approx(slow_error, rel=1e-5)
+    assert count.item() == slow_count
+    assert 0 < slow_count < hidden.sum()
+
+
+def test_targets_have_mean_zero_and_variance_one_over_present_leads() -> None:
+    signal, _, lead_mask = ragged(5)
+    targets = patch_targets(signal, lead_mask, PATCH)
+    for row in (0, 2):
+        values = targets.values[row, 3][lead_mask[row]]
+        assert values.mean().item() == pytest.approx(0, abs=1e-5)
+        assert values.var().item() == pytest.approx(1, abs=1e-3)
+    assert targets.values[2, :, ~lead_mask[2]].abs().max() == 0
+
+
+def test_predicting_the_target_costs_nothing() -> None:
+    signal, lead_mask, hidden, row_weight, _ = masked_batch()
+    targets = patch_targets(signal, lead_mask, PATCH)
+    error, _ = reconstruction_sums(targets.values.flatten(2), targets, lead_mask, hidden, row_weight)
+    assert error == 0
+
+
+def test_the_scale_and_offset_of_a_record_do_not_matter() -> None:
+    signal = windows(1)
+    plain = patch_targets(signal, ALL_LEADS, PATCH).values
+    torch.testing.assert_close(
+        patch_targets(3 * signal + 2, ALL_LEADS, PATCH).values, plain, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_a_constant_lead_beside_others_is_part_of_the_target() -> None:
+    signal = windows(1)
+    signal[:, 4] = 0.3
+    targets = patch_targets(signal, ALL_LEADS, PATCH)
+    assert targets.values.isfinite().all()
+    assert (targets.variance > FLAT_VARIANCE).all()
+
+
+@pytest.mark.parametrize("case", ["flat", "all visible", "no leads", "only fills"])
+def test_nothing_to_reconstruct_counts_nothing(case: str) -> None:
+    signal = torch.full((1, 12, TOKENS * PATCH), 0.7) if case == "flat" else windows(1)
+    lead_mask = ALL_LEADS & (case != "no leads")
+    hidden = torch.full((1, TOKENS), case != "all visible")
+    row_weight = torch.tensor([0.0 if case == "only fills" else 1.0])
+    targets = patch_targets(signal, lead_mask, PATCH)
+    sums = reconstruction_sums(torch.ones(1, TOKENS, 12 * PATCH), targets, lead_mask, hidden, row_weight)
+    assert [part.item() for part in sums] == [0, 0]
+
+
+def test_the_count_without_a_model_is_the_count_of_the_loss() -> None:
+    signal, valid_samples, lead_mask = ragged(5)
+    signal[3] = 0
+    noise = torch.rand(5, TOKENS, generator=torch.Generator().manual_seed(1))
+    row_weight = torch.tensor([1.0, 1, 1, 1, 0])
+    _, _, hidden = random_mask(noise, token_valid(valid_samples, TOKENS, PATCH), 0.75)
+    targets = patch_targets(signal, lead_mask, PATCH)
+    _, count = reconstruction_sums(torch.zeros(5, TOKENS, 12 * PATCH), targets, lead_mask, hidden, row_weight)
+    assert count_tokens(signal, valid_samples, lead_mask, noise, row_weight, PATCH, 0.75) == count
+    assert count == 9 + 6 + 9
+
+
+def test_bfloat16_predictions_are_summed_in_float32() -> None:
+    signal, lead_mask, hidden, row_weight, prediction = masked_batch()
+    targets = patch_targets(signal.bfloat16(), lead_mask, PATCH)
+    error, _ = reconstruction_sums(prediction.bfloat16(), targets, lead_mask, hidden, row_weight)
+    assert targets.values.dtype == error.dtype == torch.float32
+
+
+def test_gradient_is_the_derivative() -> None:
+    draw = torch.Generator().manual_seed(0)
+    signal = torch.randn(2, 12, 8, generator=draw, dtype=torch.float64)
+    lead_mask = torch.ones(2, 12, dtype=torch.bool)
+    lead_mask[1, 3:] = False
+    targets: PatchTargets = patch_targets(signal, lead_mask, 4)
+    hidden = torch.tensor([[True, False], [True, True]])
+    prediction = torch.randn(2, 2, 48, generator=draw, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda guess: reconstruction_sums(guess, targets, lead_mask, hidden, torch.ones(2))[0], (prediction,)
+    )

@@ -1,0 +1,113 @@
+"""Local folders and a real S3 server behave alike; what fails says so in one sentence without secrets."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from ecgdist.errors import StorageError
+from ecgdist.storage import Location
+from tests.conftest import S3Server, free_port
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "local":
+        return Location.of(tmp_path / "folder")
+    request.getfixturevalue("s3")
+    return Location.of(f"s3://ecg/{tmp_path.name}/folder")
+
+
+def test_a_written_file_is_read_back(folder: Location) -> None:
+    (folder / "a/b.bin").write_bytes(b"123")
+    assert (folder / "a/b.bin").read_bytes() == b"123"
+    assert (folder / "a/b.bin").is_file()
+    assert folder.exists()
+    assert not (folder / "a/c.bin").exists()
+
+
+def test_listing_is_recursive_sorted_and_relative(folder: Location) -> None:
+    for name in ("b/2", "a", "b/1"):
+        (folder / name).write_bytes(b"x")
+    assert folder.list_files() == ["a", "b/1", "b/2"]
+
+
+def test_a_folder_that_is_not_there_lists_empty(folder: Location) -> None:
+    assert (folder / "nothing").list_files() == []
+
+
+def test_upload_download_delete(folder: Location, tmp_path: Path) -> None:
+    (tmp_path / "up").write_bytes(b"content")
+    (folder / "sub/file").upload(tmp_path / "up")
+    (folder / "sub/file").download(tmp_path / "down")
+    assert (tmp_path / "down").read_bytes() == b"content"
+    (folder / "sub").delete()
+    assert not (folder / "sub").exists()
+    (folder / "sub").delete()  # what is gone already is no error
+
+
+def test_arrow_reads_a_range(folder: Location) -> None:
+    (folder / "file").write_bytes(bytes(range(100)))
+    filesystem, path = (folder / "file").arrow()
+    with filesystem.open_input_file(path) as file:
+        assert file.read_at(3, 10) == b"\n\x0b\x0c"
+
+
+def test_reading_what_is_not_there_names_it(folder: Location) -> None:
+    with pytest.raises(StorageError, match="missing.bin does not exist"):
+        (folder / "missing.bin").read_bytes()
+
+
+def test_a_failed_local_write_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match=r"file/below"):
+        Location.of(tmp_path / "file/below").write_bytes(b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("text", ["gs://bucket/x", "https://host/x"])
+def test_other_schemes_are_refused(text: str) -> None:
+    with pytest.raises(StorageError, match="only local paths and s3://"):
+        Location.of(text)
+
+
+def test_paths_are_normalised() -> None:
+    assert Location.of("s3://bucket//a/b/").uri == "s3://bucket/a/b"
+    assert Location.of("s3://bucket").uri == "s3://bucket"
+    assert (Location.of("s3://bucket") / "x").uri == "s3://bucket/x"
+    with pytest.raises(StorageError, match="names no bucket"):
+        Location.of("s3:///x")
+
+
+@pytest.mark.s3
+def test_a_missing_bucket_is_named_quickly(s3: S3Server) -> None:
+    began = time.monotonic()
+    with pytest.raises(StorageError, match="s3://nosuch/x"):
+        Location.of("s3://nosuch/x").exists()
+    with pytest.raises(StorageError, match="s3://nosuch/x"):
+        Location.of("s3://nosuch/x/y").read_bytes()
+    assert time.monotonic() - began < 30  # a guard against endless retries, not a measurement
+
+
+@pytest.mark.s3
+def test_a_wrong_secret_is_refused_without_showing_it(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    (Location.of("s3://ecg/secret-test") / "file").write_bytes(b"x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
+    for act in (lambda w: (w / "file").read_bytes(), lambda w: w.list_files(), lambda w: (w / "new").write_bytes(b"x")):
+        with pytest.raises(StorageError, match="access denied") as caught:
+            act(Location.of("s3://ecg/secret-test"))
+        assert "wrong-secret-value" not in str(caught.value)
+
+
+def test_an_unreachable_server_is_reported(s3_unreachable: None) -> None:
+    with pytest.raises(StorageError, match="cannot be reached"):
+        Location.of("s3://ecg/x").exists()
+
+
+@pytest.fixture
+def s3_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x" * 16)
