@@ -238,13 +238,16 @@ def _rows(plan: _Plan, source: str, listing: Listing) -> list[dict[str, Any]]:
     """
     if listing.refusal is not None:
         raise RecordRefused(*listing.refusal)
-    recording = plan.sources[source].read_record(listing)
+    reader = plan.sources[source]
+    recording = reader.read_record(listing)
+    # Two folders of one kind share their patients' ids, but records without one are told apart by folder.
+    owner = reader.kind if recording.patient_id is not None else source
     return [
         {
             "signal": segment.signal_uv.astype("<i2").tobytes(),
             "record_id": recording.record_id,
             "source": source,
-            "patient_key": plan.hasher.patient_key(source, recording.patient_id, recording.record_id),
+            "patient_key": plan.hasher.patient_key(owner, recording.patient_id, recording.record_id),
             "segment": segment.segment,
             "lead_mask": mask_to_bits(segment.lead_mask),
             "valid_samples": segment.valid_samples,

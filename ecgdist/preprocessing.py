@@ -28,8 +28,7 @@ from ecgdist.signals.segments import segment_bounds, to_int16
 from ecgdist.signals.windows import cut_windows, standardise
 
 MIN_RATE_HZ = 50.0
-"""Below this a signal does not hold the QRS complex, which reaches 25 Hz and more; often the header means
-kHz."""
+"""A slower signal does not hold the QRS complex, which reaches 25 Hz and more; often the header means kHz."""
 
 _INT16_MAX = 32767
 
@@ -47,8 +46,7 @@ class Segment:
     """A stretch of a recording as a corpus stores it.
 
     Attributes:
-        signal_uv: ``(12, num_samples)`` int16 microvolt, standard lead order, zero in missing leads and
-            padding.
+        signal_uv: ``(12, num_samples)`` int16 microvolt, standard lead order; zero where nothing is.
         segment: its number within the recording, from 0.
         lead_mask: ``(12,)``, True where a lead is present.
         valid_samples: samples that are signal; the rest is padding.
@@ -240,8 +238,8 @@ class Preprocessing(Config):
         expected = (valid_samples.shape[0], NUM_LEADS, self.num_samples)
         if tuple(signal.shape) != expected:
             raise DataError(
-                f"segments have shape {tuple(signal.shape)} where (batch, leads, samples) = {expected} is needed; "
-                "they were packed with other settings: pack the recordings again, or use `convert`"
+                f"segments have shape {tuple(signal.shape)}, not (batch, leads, samples) = {expected}: "
+                "they were packed with other settings; pack the recordings again, or use `convert`"
             )
         step = self.device
         band = Band(self.pack.rate_hz, step.highpass_hz, step.lowpass_hz, step.filter_order)
@@ -252,8 +250,7 @@ class Preprocessing(Config):
         return (valid_samples.to(torch.int64) - self.window_samples).clamp(min=0)
 
     def window_starts(self, valid_samples: Tensor) -> Tensor:
-        """``(batch, windows)``: evaluation takes the first and the last window, or the one that is the
-        segment."""
+        """``(batch, windows)``: the first and the last window, or the only one that there is."""
         last = self.last_start(valid_samples)
         if self.window_samples == self.num_samples:
             return last[:, None]
@@ -267,8 +264,7 @@ class Preprocessing(Config):
 
         Args:
             filtered: ``(batch, 12, num_samples)`` microvolt, from `band_pass`.
-            start: ``(batch,)`` int64 up to ``num_samples - window_samples``; up to `last_start` without
-                padding.
+            start: ``(batch,)`` int64, at most ``num_samples - window_samples``; see `last_start`.
             valid_samples: ``(batch,)`` integers, of the segments.
             lead_mask: ``(batch, 12)`` bool, True where a lead is present.
 
@@ -300,7 +296,6 @@ class Preprocessing(Config):
         """
         filtered = self.band_pass(signal, valid_samples)
         starts = self.window_starts(valid_samples).unbind(1)
-        windows, valid = zip(
-            *(self.window(filtered, s, valid_samples, lead_mask) for s in starts), strict=True
-        )
+        cut = [self.window(filtered, start, valid_samples, lead_mask) for start in starts]
+        windows, valid = zip(*cut, strict=True)
         return torch.stack(windows, dim=1), torch.stack(valid, dim=1)

@@ -27,6 +27,8 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         return
     # The local dashboard and usage report are of no use to a short-lived cluster, and cost memory and time.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for noisy in ("ray", "ray.data", "ray.train"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:

@@ -69,6 +69,7 @@ class Evaluation(BaseModel):
 
     Attributes:
         task: name of the task.
+        title: what the task is.
         mode: ``"linear"``.
         counts: records and patients of each split.
         excluded: rows of the index that take no part, by reason.
@@ -86,6 +87,7 @@ class Evaluation(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     task: str
+    title: str
     mode: str
     counts: dict[str, SplitSize]
     excluded: dict[str, int]
@@ -123,7 +125,7 @@ class Evaluation(BaseModel):
         """The figures as a table for the console."""
         size = self.counts["test"]
         table = Table(
-            title=f"{self.task}, linear probe: {size.records} test records of {size.patients} patients",
+            title=f"{self.title}, linear probe: {size.records} test records of {size.patients} patients",
             caption="\n".join((self.method, *self.warnings)),
             caption_justify="left",
         )
@@ -183,6 +185,7 @@ def compare(
     counts = {split: _size(index[splits.rows(split)]) for split in SPLITS}
     return Evaluation(
         task=task.name,
+        title=task.title,
         mode="linear",
         counts=counts,
         excluded=splits.excluded,

@@ -1,4 +1,4 @@
-"""Heads of the contrastive part, shaped as in MoCo v3 (Chen, Xie & He 2021, section 4), without batch norm.
+"""Heads of the contrastive part, shaped as in MoCo v3 (Chen, Xie & He 2021), without batch norm.
 
 Batch statistics would tie a record's loss to the records that share its micro-batch; layer norm does not.
 """

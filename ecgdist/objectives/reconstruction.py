@@ -51,7 +51,7 @@ class PatchTargets(NamedTuple):
 def patch_targets(signal: Tensor, lead_mask: Tensor, patch_samples: int) -> PatchTargets:
     """Normalise every patch by itself: (x - mean) / sqrt(variance + 1e-6), over its present leads together.
 
-    He et al. 2022, section 4.1 (normalised pixels); ST-MEM uses the unbiased variance.
+    He et al. 2022, section 3 (reconstruction target); ST-MEM uses the unbiased variance.
 
     Args:
         signal: ``(batch, 12, samples)``.

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ecgdist.config import Config
-from ecgdist.models import EncoderConfig
-from ecgdist.objectives import ObjectiveConfig
+from ecgdist.models.config import EncoderConfig
+from ecgdist.objectives.hybrid import ObjectiveConfig
 from ecgdist.preprocessing import DeviceStep
 from ecgdist.streaming.execution import StreamLimits
 

@@ -19,12 +19,12 @@ from rich.console import Console
 from ecgdist.errors import ConfigError
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
-from ecgdist.pretraining.export import MODEL, export_model
-from ecgdist.pretraining.worker import RunPlan, train_worker
+from ecgdist.pretraining.export import MODEL, RUN, export_model
+from ecgdist.pretraining.plan import RunPlan
+from ecgdist.pretraining.worker import train_worker
 from ecgdist.raytools import ray_session, user_errors
 from ecgdist.storage import Location
 
-RUN = "run.json"
 _PACKAGES = ("ecgdist", "torch", "ray", "deepspeed", "numpy", "scipy", "pyarrow", "wfdb")
 
 

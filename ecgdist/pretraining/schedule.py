@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ecgdist.models import EncoderConfig
+from ecgdist.models.config import EncoderConfig
 from ecgdist.pretraining.config import OptimizerConfig
 
 _REFERENCE_BATCH = 256

@@ -5,83 +5,29 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray.train
 import ray.train.torch
-import torch
 
 from ecgdist.config import build
-from ecgdist.corpus import Corpus
 from ecgdist.errors import ConfigError, TrainingError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
-from ecgdist.preprocessing import Preprocessing
-from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, TrainState, load_teacher
+from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.metrics import MetricsLog
+from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
 from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
 from ecgdist.storage import Location
 from ecgdist.streaming.batches import RankBatch, rank_batches, read_ahead
 from ecgdist.streaming.execution import pool_tables
-from ecgdist.streaming.order import Order
 from ecgdist.streaming.pool import PoolReader
-from ecgdist.streaming.selection import Selection, select_rows
-
-
-@dataclass(frozen=True)
-class RunPlan:
-    """What follows from a configuration and its corpus; every worker and the driver derive the same."""
-
-    config: PretrainConfig
-    corpus: Corpus
-    selection: Selection
-    order: Order
-    total_steps: int
-    preprocessing: Preprocessing
-
-    @classmethod
-    def of(cls, config: PretrainConfig) -> RunPlan:
-        """Open the corpus and lay out the run.
-
-        Raises:
-            ConfigError: if numbers do not fit the corpus.
-            DataError, StorageError: if the corpus cannot be read.
-        """
-        corpus = Corpus(config.corpus)
-        selection, _ = select_rows(corpus, config.data.exclude_splits)
-        data = config.data
-        order = Order(
-            selection.group_rows,
-            seed=config.seed,
-            lanes=data.lanes,
-            global_batch=data.resolved_global_batch(int(selection.group_rows.sum())),
-            shuffle_rows=data.shuffle_rows,
-        )
-        preprocessing = Preprocessing(pack=corpus.manifest.pack, device=config.device)
-        return cls(config, corpus, selection, order, config.total_steps(order.steps_per_epoch), preprocessing)
-
-    def state(self, step: int, world_size: int) -> TrainState:
-        """The training state after `step` steps."""
-        return TrainState(
-            step=step,
-            total_steps=self.total_steps,
-            world_size=world_size,
-            corpus_id=self.corpus.corpus_id,
-            settings=self.config.fixed_part() | {"global_batch": self.order.global_batch},
-        )
-
-    def build_module(self) -> PretrainingModule:
-        """The student with its initial weights."""
-        torch.manual_seed(self.config.seed)
-        config = self.config
-        return PretrainingModule(config.encoder, config.objective, self.preprocessing.window_samples)
 
 
 def train_worker(job: dict[str, Any]) -> None:

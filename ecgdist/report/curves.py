@@ -20,11 +20,12 @@ PROGRESS = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
     "ecg_per_s": "ECG per second",
-    "waiting_share": "share of time waiting for data",
+    "waiting_share": "time waiting for data (share)",
 }
 
 # Below this many points a curve is drawn as it is; above, its running mean is drawn over it.
 _SMOOTH_FROM = 60
+_WIDTH_INCH = 11.0
 _COLOUR = "#0b55c4"
 
 
@@ -40,11 +41,14 @@ def draw_curves(rows: Rows, names: Mapping[str, str]) -> Figure:
         rows: metrics with ``step``, ``samples`` (ECGs seen so far) and any of the quantities, in order.
         names: key and title of each quantity to draw; each is in at least one row.
     """
-    figure = Figure(figsize=(3.2 * len(names), 2.6), layout="constrained")
+    figure = Figure(figsize=(_WIDTH_INCH, 2.6), layout="constrained")
     panels = figure.subplots(1, len(names), squeeze=False)[0]
     for panel, (key, title) in zip(panels, names.items(), strict=True):
         chosen = [row for row in rows if key in row]
-        _panel(panel, chosen, np.array([row[key] for row in chosen]), title)
+        values = np.array([row[key] for row in chosen])
+        # The learning rate is a schedule, not a measurement: there is no noise to look through.
+        smooth = len(values) >= _SMOOTH_FROM and key != "learning_rate"
+        _panel(panel, chosen, values, title, smooth)
     return figure
 
 
@@ -57,14 +61,20 @@ def svg(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(panel: Axes, rows: Rows, values: npt.NDArray[np.float64], title: str) -> None:
+def _panel(panel: Axes, rows: Rows, values: npt.NDArray[np.float64], title: str, smooth: bool) -> None:
     samples = np.array([row["samples"] for row in rows])
-    smooth = len(values) >= _SMOOTH_FROM
     panel.plot(samples, values, color=_COLOUR, linewidth=1.4, alpha=0.3 if smooth else 1.0)
     if smooth:
         window = len(values) // 20 * 2 + 1
         panel.plot(samples, _running_mean(values, window), color=_COLOUR, linewidth=1.6)
-        title = f"{title} (bold: mean of {window})"
+        panel.annotate(
+            f"bold: mean of {window} points",
+            (1, 1),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            fontsize=6.5,
+        )
     panel.set_title(title, fontsize=9)
     per_step = rows[-1]["samples"] / max(rows[-1]["step"], 1)
     panel.set_xlabel(f"ECGs seen ({per_step:g} per step)", fontsize=8)

@@ -52,7 +52,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class DataCounts:
-    """What a corpus holds: recordings and patients, and recordings by source, label, fold and refusal reason."""
+    """What a corpus holds, and its recordings by source, label, fold of the source, and reason of refusal."""
 
     records: int
     patients: int
@@ -101,7 +101,7 @@ class _Image:
 
 
 def write_report(data: ReportData, folder: str | Location) -> Location:
-    """Write the report as ``index.html`` into a folder, local or in object storage, and return where it is."""
+    """Write the report as ``index.html`` into a folder, local or in object storage; returns where it is."""
     target = Location.of(folder) / FILE
     target.write_bytes(render(data).encode())
     return target
@@ -114,11 +114,12 @@ def render(data: ReportData) -> str:
     )
     environment.filters["count"] = lambda number: f"{number:,}"
     template = resources.files("ecgdist.report").joinpath("template.html").read_text(encoding="utf-8")
+    panels = [present(data.metrics, names) for names in (LOSSES, PROGRESS)]
     labels = sorted(data.data.by_label.items(), key=lambda item: (-item[1], item[0]))
     return environment.from_string(template).render(
         data=data,
         summary=summary(data),
-        curves=[_curves(data.metrics, LOSSES), _curves(data.metrics, PROGRESS)] if data.metrics else [],
+        curves=[_curves(data.metrics, shown) for shown in panels if shown],
         ecg=_ecg(data.reconstruction),
         evaluation=data.evaluation if isinstance(data.evaluation, Evaluation) else None,
         top_labels=dict(labels[:_TOP_LABELS]),
@@ -138,8 +139,8 @@ def summary(data: ReportData) -> str:
     if data.metrics:
         first, last = data.metrics[0], data.metrics[-1]
         sentences.append(
-            f"Pretraining ran for {last['step']:,.0f} steps ({last['samples']:,.0f} ECGs seen), and the total loss "
-            f"went from {first['loss']:.3f} at step {first['step']:,.0f} to {last['loss']:.3f}."
+            f"Pretraining ran for {last['step']:,.0f} steps ({last['samples']:,.0f} ECGs seen), and the "
+            f"total loss went from {first['loss']:.3f} at step {first['step']:,.0f} to {last['loss']:.3f}."
         )
     if isinstance(data.evaluation, Evaluation):
         sentences.extend(_probe_sentences(data.evaluation))
@@ -158,20 +159,19 @@ def _probe_sentences(evaluation: Evaluation) -> list[str]:
     else:
         verdict = "which this test set is too small to tell from zero"
     return [
-        f"A linear probe on {evaluation.task} reaches a macro AUROC of {ours} on {test.records:,} test records, "
-        f"the same probe on the untrained encoder {other} (95 % intervals).",
+        f"A linear probe on {evaluation.task} reaches a macro AUROC of {ours} on {test.records:,} test "
+        f"records, the same probe on the untrained encoder {other} (95 % intervals).",
         f"The paired difference is {difference}: {verdict}.",
     ]
 
 
 def _curves(rows: Rows, names: Mapping[str, str]) -> _Image:
-    shown = present(rows, names)
     changes = []
-    for key, title in shown.items():
+    for key, title in names.items():
         values = [row[key] for row in rows if key in row]
         changes.append(f"{title} from {values[0]:.4g} to {values[-1]:.4g}")
     return _Image(
-        _data_uri("image/svg+xml", svg(draw_curves(rows, shown))),
+        _data_uri("image/svg+xml", svg(draw_curves(rows, names))),
         f"Curves over {rows[-1]['samples']:,.0f} ECGs seen: {'; '.join(changes)}.",
     )
 
@@ -189,8 +189,8 @@ def _ecg(shown: Reconstruction | Missing) -> _Image | None:
     )
     duration_s = len(shown.hidden) / shown.rate_hz
     alt = (
-        f"{duration_s:g} seconds of recording {shown.record_id} on ECG paper; {shown.hidden.mean():.0%} of the time "
-        "was hidden from the model, and its reconstruction is drawn over the recorded signal there."
+        f"{duration_s:g} seconds of recording {shown.record_id} on ECG paper; {shown.hidden.mean():.0%} of "
+        "the time was hidden from the model, and its reconstruction is drawn over the recorded signal there."
     )
     return _Image(_data_uri("image/png", png(figure)), alt, width_mm(figure))
 

@@ -69,17 +69,19 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
     Returns:
         ``(batch, leads, samples)`` float32 in the unit of `signal`, zero from `valid_samples` on.
     """
-    parts = [slice(i, i + _ROWS_AT_ONCE) for i in range(0, max(1, signal.shape[0]), _ROWS_AT_ONCE)]
-    valid = valid_samples.to(torch.int64)
-    return torch.cat([_filter_rows(signal[part].double(), valid[part], band) for part in parts])
+    filtered = torch.empty(signal.shape, dtype=torch.float32, device=signal.device)
+    for first in range(0, signal.shape[0], _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        filtered[rows] = _filter_rows(signal[rows].double(), valid_samples[rows].to(torch.int64), band)
+    return filtered
 
 
 def _filter_rows(signal: Tensor, valid: Tensor, band: Band) -> Tensor:
-    """`band_pass` of a few rows: float64 ``(rows, leads, samples)`` -> float32."""
+    """`band_pass` of a few rows, ``(rows, leads, samples)`` in float64."""
     num_samples = signal.shape[-1]
     inside = torch.arange(num_samples, device=signal.device) < valid[:, None, None]
     if band.highpass_hz is None and band.lowpass_hz is None:
-        return torch.where(inside, signal, 0.0).float()
+        return torch.where(inside, signal, 0.0)
     line = _end_to_end_line(signal, valid)
     length = next_fast_len(3 * num_samples - 2, real=True)
     spectrum = torch.fft.rfft(_extend_odd(signal - line, valid, length))
@@ -88,7 +90,7 @@ def _filter_rows(signal: Tensor, valid: Tensor, band: Band) -> Tensor:
     filtered = torch.fft.irfft(spectrum, n=length)[..., num_samples - 1 : 2 * num_samples - 1]
     if band.highpass_hz is None:
         filtered = filtered + line
-    return torch.where(inside, filtered, 0.0).float()
+    return torch.where(inside, filtered, 0.0)
 
 
 def _end_to_end_line(signal: Tensor, valid: Tensor) -> Tensor:

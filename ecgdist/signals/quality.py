@@ -14,11 +14,11 @@ from ecgdist.errors import RecordRefused
 from ecgdist.record import STANDARD_LEADS
 
 EXTREME_UV = 10_000.0
-"""Beyond 10 mV a surface ECG is an artefact or wrongly scaled; users of MIMIC-IV-ECG clean it at this value."""
+"""Beyond 10 mV a surface ECG is an artefact or wrongly scaled; MIMIC-IV-ECG is often cleaned at 10 mV."""
 
 LIMB_TOLERANCE_UV = 25.0
 """Largest RMS by which limb leads may contradict each other: a quarter of a millimetre on ECG paper. A
-recorder measures two of the six and derives the others, within its rounding (PTB-XL, Challenge 2021: 3 µV)."""
+recorder measures two of the six and derives the others, to its rounding (PTB-XL, Challenge 2021: 3 µV)."""
 
 NUM_LIMB_LEADS = 6
 

@@ -1,8 +1,8 @@
 """The one thing we need of MATLAB 5 files: a numeric matrix by name.
 
-`scipy.io.loadmat` reads far more than that, and a damaged file makes its compiled code crash the whole process, which
-a packing job cannot count as one refused record. This reader knows numeric matrices only, plain or compressed, and
-checks every length. Layout: MathWorks, "MAT-File Format", level 5.
+`scipy.io.loadmat` reads far more than that, and a damaged file can make its compiled code crash the process,
+which a packing job cannot count as one refused record. This reader knows numeric matrices only, plain or
+compressed, and checks every length. Layout: MathWorks, "MAT-File Format", level 5.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COMPLEX = 0x0800
 
 
 def read_matrix(content: bytes, name: str) -> npt.NDArray[Any]:
-    """The real two-dimensional numeric matrix `name`, shape (rows, columns), in the type that it is stored in.
+    """The real numeric matrix `name`, shape (rows, columns), in the number type that it is stored in.
 
     Raises:
         ValueError: if the file holds no such matrix or is damaged.

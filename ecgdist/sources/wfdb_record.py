@@ -46,7 +46,7 @@ _FORMATS: dict[str, tuple[Fraction | None, int | None]] = {
 # What `wfdb` and its FLAC reader raise on content that they do not understand.
 _CONTENT_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
-# MATLAB files from version 5 on start with this; WFDB skips the 24 bytes before the samples of a version 4 file.
+# MATLAB files from version 5 on start with this. Those of version 4 are plain WFDB with 24 bytes to skip.
 _MATLAB = b"MATLAB "
 
 Digital = npt.NDArray[Any]
@@ -131,8 +131,9 @@ def _stage(folder: Location, name: str, local: Path) -> None:
 
 def _read_staged(header: Header, folder: Path) -> tuple[Any, list[Digital]]:
     """The header's fields as `wfdb` reads them, and the stored digital values of every lead."""
-    for wfdb_format in sorted({signal.format for signal in header.signals} - _FORMATS.keys()):
-        raise RecordRefused("unknown_format", f"signal format {wfdb_format} is not a WFDB format")
+    unknown = {signal.format for signal in header.signals} - _FORMATS.keys()
+    if unknown:
+        raise RecordRefused("unknown_format", f"{', '.join(sorted(unknown))} is not a WFDB signal format")
     record = str(folder / "record")
     starts = {alias: _first_bytes(folder / alias) for alias in header.aliases.values()}
     if any(start.startswith(_MATLAB) for start in starts.values()):

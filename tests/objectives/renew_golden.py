@@ -1,4 +1,4 @@
-"""Write the golden losses anew: ``python -m tests.objectives.renew_golden``. Say in the commit why they changed."""
+"""Write the golden losses anew: ``python -m tests.objectives.renew_golden``; say in the commit why."""
 
 from __future__ import annotations
 

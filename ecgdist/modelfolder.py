@@ -1,0 +1,274 @@
+"""What is published: weights, the preprocessing that belongs to them, and a card; loaded anywhere, strictly.
+
+A model folder holds ``model.safetensors`` (the encoder, fp32), ``config.json`` (encoder, preprocessing, provenance),
+``README.md`` (the card) and ``pretraining_patients.parquet`` (hashed keys of the patients it has seen, so that an
+evaluation can prove it has not).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ecgdist.config import Config, build
+from ecgdist.errors import ConfigError, DataError
+from ecgdist.models.config import EncoderConfig
+from ecgdist.models.vit import VitEncoder
+from ecgdist.preprocessing import Preprocessing
+from ecgdist.record import STANDARD_LEADS
+from ecgdist.storage import Location
+
+FORMAT_VERSION = 1
+WEIGHTS, CONFIG, CARD, PATIENTS = "model.safetensors", "config.json", "README.md", "pretraining_patients.parquet"
+
+
+class Provenance(Config):
+    """Where a model comes from."""
+
+    corpus_id: str
+    patient_key_fingerprint: str
+    """Of the key that the patients in ``pretraining_patients.parquet`` are hashed with."""
+    sources: dict[str, dict[str, str]]
+    """Licence and citation of each source of the corpus."""
+    exclude_splits: tuple[str, ...]
+    rows: int
+    """Rows of the corpus that were trained on."""
+    steps: int
+    global_batch: int
+    settings: dict[str, Any]
+    """The run's configuration."""
+    versions: dict[str, str]
+
+
+class ModelConfig(Config):
+    """``config.json`` of a model folder."""
+
+    format_version: int = FORMAT_VERSION
+    leads: tuple[str, ...] = STANDARD_LEADS
+    encoder: EncoderConfig
+    preprocessing: Preprocessing
+    provenance: Provenance
+
+
+class Model:
+    """An encoder with its preprocessing: from an ECG to an embedding.
+
+    Attributes:
+        config: what the model folder says of it.
+        encoder: in evaluation mode, without gradients.
+        model_hash: sha256 of its weights, or of the seed of untrained ones.
+        patients: hashed keys of the patients that it was trained on.
+    """
+
+    def __init__(self, config: ModelConfig, encoder: VitEncoder, model_hash: str, patients: frozenset[str]) -> None:
+        self.config, self.model_hash, self.patients = config, model_hash, patients
+        self.encoder = encoder.eval().requires_grad_(False)
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return self.encoder.dim
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing that belongs to the weights."""
+        return self.config.preprocessing
+
+    def to(self, device: str | torch.device) -> Model:
+        """Move the encoder to a device."""
+        self.encoder.to(device)
+        return self
+
+    def embed(
+        self, signal: npt.ArrayLike, rate_hz: float, leads: Sequence[str], unit: str = "mV"
+    ) -> npt.NDArray[np.float32]:
+        """The embedding of one ECG, of any rate and lead order, at least `PackStep.min_duration_s` long.
+
+        Args:
+            signal: ``(leads, samples)`` in `unit`.
+            rate_hz: sampling rate.
+            leads: the name of each row; missing leads are allowed.
+            unit: V, mV, uV or nV.
+
+        Returns:
+            ``(dim,)``, the mean over segments.
+
+        Raises:
+            RecordRefused: naming why the ECG cannot be used.
+        """
+        segments = self.preprocessing.convert(signal, rate_hz, leads, unit)
+        embedded = self.embed_packed(
+            np.stack([segment.signal_uv for segment in segments]),
+            np.array([segment.valid_samples for segment in segments]),
+            np.stack([segment.lead_mask for segment in segments]),
+        )
+        mean: npt.NDArray[np.float32] = embedded.mean(axis=0)
+        return mean
+
+    @torch.no_grad()
+    def embed_packed(
+        self,
+        signal_uv: npt.NDArray[np.int16],
+        valid_samples: npt.NDArray[np.integer],
+        lead_mask: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """Embeddings of packed segments, each the mean over its windows.
+
+        Args:
+            signal_uv: ``(b, 12, num_samples)`` int16 microvolt.
+            valid_samples: ``(b,)``.
+            lead_mask: ``(b, 12)``.
+
+        Returns:
+            ``(b, dim)``.
+        """
+        device = next(self.encoder.parameters()).device
+        valid = torch.from_numpy(np.asarray(valid_samples, np.int64)).to(device)
+        present = torch.from_numpy(lead_mask).to(device)
+        windows, window_valid = self.preprocessing.inputs(torch.from_numpy(signal_uv).to(device), valid, present)
+        parts = [
+            self.encoder.embed(w, v, present) for w, v in zip(windows.unbind(1), window_valid.unbind(1), strict=True)
+        ]
+        embedded: npt.NDArray[np.float32] = torch.stack(parts).mean(0).float().cpu().numpy()
+        return embedded
+
+    def untrained(self, seed: int) -> Model:
+        """The same model with fresh weights: the control that a pretrained one must beat."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = VitEncoder(self.config.encoder)
+        return Model(self.config, encoder, f"untrained, seed {seed}", frozenset())
+
+
+def save_model(where: Location, config: ModelConfig, weights: dict[str, Tensor], patients: Sequence[str]) -> None:
+    """Write a model folder; ``config.json`` comes last, so that a half-written folder is none.
+
+    Args:
+        weights: the encoder's, named as in `VitEncoder`.
+        patients: hashed keys of the patients trained on.
+
+    Raises:
+        DataError: if `weights` do not fit the encoder of `config`.
+    """
+    _strict(VitEncoder(config.encoder), weights, str(where))
+    with tempfile.TemporaryDirectory(prefix="ecgdist-model-") as temporary:
+        path = Path(temporary) / WEIGHTS
+        save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path)
+        model_hash = _sha256(path.read_bytes())
+        (where / WEIGHTS).upload(path)
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"patient_key": sorted(set(patients))}, pa.schema([("patient_key", pa.string())])), buffer)
+    (where / PATIENTS).write_bytes(buffer.getvalue())
+    (where / CARD).write_bytes(model_card(config, model_hash, len(set(patients))).encode())
+    content = config.model_dump(mode="json") | {"weights_sha256": model_hash}
+    (where / CONFIG).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def load(where: str | os.PathLike[str] | Location) -> Model:
+    """Load a model folder, local or s3://.
+
+    Raises:
+        DataError: if it is no model folder, was written by another format, or its weights were changed, are missing,
+            are more than the encoder has, or have other shapes.
+        StorageError: if it cannot be read.
+    """
+    folder = Location.of(where)
+    if not (folder / CONFIG).exists():
+        raise DataError(f"{folder} is not a model folder: it has no {CONFIG}; make one with `ecgdist export RUN --out DIR`")
+    try:
+        values = json.loads((folder / CONFIG).read_bytes())
+        if values.get("format_version") != FORMAT_VERSION:
+            raise DataError(f"{folder} has model format {values.get('format_version')!r}; this version reads {FORMAT_VERSION}")
+        model_hash = values.pop("weights_sha256")
+        config = build(ModelConfig, values, str(folder / CONFIG))
+    except (ValueError, KeyError, AttributeError, ConfigError) as error:
+        raise DataError(f"{folder / CONFIG} is not the configuration of a model: {error}") from error
+    content = (folder / WEIGHTS).read_bytes()
+    if _sha256(content) != model_hash:
+        raise DataError(f"{folder / WEIGHTS} differs from the sha256 in {CONFIG}: it was damaged or changed; export it again")
+    try:
+        weights = load_tensors(content)
+    except SafetensorError as error:
+        raise DataError(f"{folder / WEIGHTS} is damaged: {error}") from error
+    encoder = VitEncoder(config.encoder)
+    _strict(encoder, weights, str(folder))
+    encoder.load_state_dict(weights, strict=True)
+    table = pq.read_table(io.BytesIO((folder / PATIENTS).read_bytes()))
+    return Model(config, encoder, model_hash, frozenset(table["patient_key"].to_pylist()))
+
+
+def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
+    """The card of a model, in Markdown."""
+    origin, pre = config.provenance, config.preprocessing
+    sources = "\n".join(f"* **{name}**: {facts['licence']}. {facts['citation']}" for name, facts in origin.sources.items())
+    versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
+    left_out = ", ".join(origin.exclude_splits) or "none"
+    objective = json.dumps(origin.settings.get("objective", {}), indent=1)
+    return f"""# ECG encoder ({config.encoder.size})
+
+Pretrained with `ecgdist`, hybrid self-supervised learning after Song et al., arXiv 2407.07110; every value is our own.
+
+```python
+import ecgdist
+
+model = ecgdist.load("path/of/this/folder")
+embedding = model.embed(signal_mv, rate_hz=500, leads=["I", "II", "V1"])  # (leads, samples) -> ({config.encoder.shape.width},)
+```
+
+## Input
+
+12 leads ({", ".join(config.leads)}; missing ones allowed), {pre.pack.rate_hz:g} Hz, windows of {pre.device.window_s:g} s,
+{pre.device.highpass_hz} to {pre.device.lowpass_hz} Hz, scaling `{pre.device.scaling}`. `embed` converts any other rate,
+unit and lead order; `config.json` has every setting.
+
+## Training
+
+{origin.rows:,} ECG segments of {num_patients:,} patients, corpus `{origin.corpus_id}`, splits left out: {left_out}.
+{origin.steps:,} steps of {origin.global_batch:,}. Weights sha256 `{model_hash}`.
+
+```json
+{objective}
+```
+
+Versions: {versions}.
+
+## Data
+
+{sources}
+
+## Limits
+
+For research. Not a medical device; not evaluated for any clinical use. Figures of an evaluation belong to its corpus.
+"""
+
+
+def _strict(encoder: VitEncoder, weights: dict[str, Tensor], origin: str) -> None:
+    own = encoder.state_dict()
+    missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    if missing or extra:
+        raise DataError(f"{origin}: weights do not fit the encoder: missing {missing[:3]}, not known {extra[:3]}")
+    for name, weight in own.items():
+        if weight.shape != weights[name].shape:
+            raise DataError(
+                f"{origin}: weight {name} has shape {tuple(weights[name].shape)}, the encoder needs {tuple(weight.shape)}"
+            )
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,85 @@
+"""From a checkpoint to a model folder."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from ecgdist.config import build
+from ecgdist.errors import DataError
+from ecgdist.modelfolder import ModelConfig, Provenance, save_model
+from ecgdist.pretraining.checkpoint import STUDENT, CheckpointStore, Restored
+from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.plan import RunPlan
+from ecgdist.storage import Location
+
+RUN = "run.json"
+MODEL = "model"
+_ENCODER = "encoder."
+
+
+def read_run(run: Location) -> dict[str, Any]:
+    """``run.json``: configuration, corpus and versions of a run.
+
+    Raises:
+        DataError: if the folder is not a run.
+    """
+    if not (run / RUN).exists():
+        raise DataError(f"{run} is not a run: it has no {RUN}; give the --out folder of `ecgdist pretrain`")
+    content: dict[str, Any] = json.loads((run / RUN).read_bytes())
+    return content
+
+
+def newest_student(run: Location, local: Path) -> Restored:
+    """The newest checkpoint of a run with its ``student.safetensors`` downloaded and checked.
+
+    Raises:
+        DataError: if the run has no checkpoint yet, or the newest one is damaged.
+    """
+    store = CheckpointStore(run)
+    names = store.names()
+    if not names:
+        raise DataError(f"{run} has no checkpoint yet; run `ecgdist pretrain` with this --out until it saves one")
+    return store.fetch(names[-1], local, only=(STUDENT,))
+
+
+def export_model(run: Location, out: Location) -> Location:
+    """Write the model folder of a run's newest checkpoint to `out`.
+
+    Raises:
+        DataError: if there is no run or checkpoint, or `out` holds something else.
+        StorageError: if something cannot be read or written.
+    """
+    facts = read_run(run)
+    if out.is_file() or out.list_files():
+        raise DataError(f"{out} exists and is not empty; choose another --out, or remove it first")
+    plan = RunPlan.of(build(PretrainConfig, facts["config"], str(run / RUN)))
+    if plan.corpus.corpus_id != facts["corpus_id"]:
+        raise DataError(f"the corpus at {plan.corpus.location} is not the one that {run} was trained on")
+    with tempfile.TemporaryDirectory(prefix="ecgdist-export-") as temporary:
+        checkpoint = newest_student(run, Path(temporary))
+        weights = load_file(checkpoint.folder / STUDENT)
+    manifest = plan.corpus.manifest
+    config = ModelConfig(
+        encoder=plan.config.encoder,
+        preprocessing=plan.preprocessing,
+        provenance=Provenance(
+            corpus_id=manifest.corpus_id,
+            patient_key_fingerprint=manifest.patient_key_fingerprint,
+            sources={n: {"licence": s.licence, "citation": s.citation} for n, s in manifest.sources.items()},
+            exclude_splits=plan.config.data.exclude_splits,
+            rows=plan.order.num_rows,
+            steps=checkpoint.state.step,
+            global_batch=plan.order.global_batch,
+            settings=plan.state(checkpoint.state.step, checkpoint.state.world_size).settings,
+            versions=facts["versions"],
+        ),
+    )
+    encoder = {name.removeprefix(_ENCODER): w for name, w in weights.items() if name.startswith(_ENCODER)}
+    patients = plan.corpus.index["patient_key"].filter(plan.selected).to_pylist()
+    save_model(out, config, encoder, patients)
+    return out

@@ -1,0 +1,68 @@
+"""What follows from a configuration and its corpus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ecgdist.corpus import Corpus
+from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.preprocessing import Preprocessing
+from ecgdist.pretraining.checkpoint import TrainState
+from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.streaming.order import Order
+from ecgdist.streaming.selection import Selection, select_rows
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A run laid out; every worker and the driver derive the same."""
+
+    config: PretrainConfig
+    corpus: Corpus
+    selection: Selection
+    selected: npt.NDArray[np.bool_]
+    """Over the rows of the corpus's index."""
+    order: Order
+    total_steps: int
+    preprocessing: Preprocessing
+
+    @classmethod
+    def of(cls, config: PretrainConfig) -> RunPlan:
+        """Open the corpus and lay out the run.
+
+        Raises:
+            ConfigError: if numbers do not fit the corpus.
+            DataError, StorageError: if the corpus cannot be read.
+        """
+        corpus = Corpus(config.corpus)
+        selection, selected = select_rows(corpus, config.data.exclude_splits)
+        data = config.data
+        order = Order(
+            selection.group_rows,
+            seed=config.seed,
+            lanes=data.lanes,
+            global_batch=data.resolved_global_batch(int(selection.group_rows.sum())),
+            shuffle_rows=data.shuffle_rows,
+        )
+        preprocessing = Preprocessing(pack=corpus.manifest.pack, device=config.device)
+        return cls(config, corpus, selection, selected, order, config.total_steps(order.steps_per_epoch), preprocessing)
+
+    def state(self, step: int, world_size: int) -> TrainState:
+        """The training state after `step` steps."""
+        return TrainState(
+            step=step,
+            total_steps=self.total_steps,
+            world_size=world_size,
+            corpus_id=self.corpus.corpus_id,
+            settings=self.config.fixed_part() | {"global_batch": self.order.global_batch},
+        )
+
+    def build_module(self) -> PretrainingModule:
+        """The student with its initial weights."""
+        torch.manual_seed(self.config.seed)
+        config = self.config
+        return PretrainingModule(config.encoder, config.objective, self.preprocessing.window_samples)

@@ -1,0 +1,44 @@
+"""Windows and their scale, against numpy row by row."""
+
+import numpy as np
+import pytest
+import torch
+
+from ecgdist.signals.windows import cut_windows, standardise
+from tests.signals.real_ecgs import signals_uv
+
+
+def test_each_row_is_cut_at_its_own_start() -> None:
+    x = torch.from_numpy(signals_uv(3))
+    cut = cut_windows(x, torch.tensor([0, 7, 100]), 900)
+    for row, start in enumerate((0, 7, 100)):
+        assert torch.equal(cut[row], x[row, :, start : start + 900])
+
+
+@pytest.mark.parametrize("start", [-1, 101])
+def test_a_window_outside_the_segment_is_an_error(start: int) -> None:
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        cut_windows(torch.zeros(1, 12, 1000), torch.tensor([start]), 900)
+
+
+def test_standardise_uses_only_what_is_inside() -> None:
+    x = signals_uv(5)
+    rng = np.random.default_rng(0)
+    leads = rng.random((5, 12)) < 0.7
+    valid = rng.integers(300, 1000, 5)
+    inside = leads[:, :, None] & (np.arange(1000) < valid[:, None])[:, None]
+    scaled = standardise(torch.from_numpy(x).float(), torch.from_numpy(inside)).numpy()
+    for row in range(5):
+        values = x[row][inside[row]]
+        expected = np.where(inside[row], (x[row] - values.mean()) / values.std(), 0)
+        np.testing.assert_allclose(scaled[row], expected, atol=1e-5)
+
+
+def test_a_flat_or_empty_record_gives_zeros_and_noise_below_a_microvolt_is_not_blown_up() -> None:
+    inside = torch.ones(3, 12, 500, dtype=torch.bool)
+    inside[1] = False
+    x = torch.full((3, 12, 500), 40.0)
+    x[2] += 0.01 * torch.sin(torch.arange(500.0))
+    scaled = standardise(x, inside)
+    assert torch.equal(scaled[:2], torch.zeros(2, 12, 500))
+    assert 0 < scaled[2].abs().max() < 0.02
