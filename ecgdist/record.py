@@ -118,4 +118,5 @@ def mask_to_bits(present: npt.NDArray[np.bool_]) -> int:
 
 def bits_to_mask(bits: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """The inverse of `mask_to_bits`, for one integer or an array of them: ``(...)`` -> ``(..., 12)``."""
-    return (np.asarray(bits)[..., None] >> np.arange(NUM_LEADS)) & 1 != 0
+    mask: npt.NDArray[np.bool_] = (np.asarray(bits)[..., None] >> np.arange(NUM_LEADS)) & 1 != 0
+    return mask

@@ -149,13 +149,9 @@ class Location:
     def list_files(self) -> list[str]:
         """Sorted names, relative to this folder, of every file below it; empty if there is no such folder."""
         with translated(self.uri):
-            fs = self._fs()
-            try:
-                found = fs.find(self._path, detail=True)
-            except FileNotFoundError:
-                if self.is_s3:
-                    raise
-                return []
+            if not self.is_s3:
+                return sorted(_walk(self.uri))
+            found = self._fs().find(self._path, detail=True)
         prefix = self._path.rstrip("/") + "/"
         # Some servers list zero-byte "folder" objects; their names end in a slash.
         names = (name for name, info in found.items() if info["type"] == "file" and not name.endswith("/"))
@@ -179,6 +175,23 @@ class Location:
             objects = [f"{self._path}/{name}" for name in names] or ([self._path] if fs.isfile(self._path) else [])
             if objects:
                 fs.rm(objects)
+
+
+def _walk(folder: str) -> Iterator[str]:
+    """Names of all files below a local folder, through symbolic links too: data managers keep archives that way."""
+
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
+        facts = os.stat(parent)
+        if (facts.st_dev, facts.st_ino) in seen:
+            folders.clear()  # a link that leads back up
+            continue
+        seen.add((facts.st_dev, facts.st_ino))
+        yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files)
 
 
 @lru_cache(maxsize=4)

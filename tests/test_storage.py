@@ -38,6 +38,16 @@ def test_a_folder_that_is_not_there_lists_empty(folder: Location) -> None:
     assert (folder / "nothing").list_files() == []
 
 
+def test_listing_follows_links_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real/file").write_bytes(b"x")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root/linked").symlink_to(tmp_path / "real")
+    (tmp_path / "root/name").symlink_to(tmp_path / "real/file")
+    (tmp_path / "real/back").symlink_to(tmp_path / "root")
+    assert Location.of(tmp_path / "root").list_files() == ["linked/file", "name"]
+
+
 def test_upload_download_delete(folder: Location, tmp_path: Path) -> None:
     (tmp_path / "up").write_bytes(b"content")
     (folder / "sub/file").upload(tmp_path / "up")

@@ -28,11 +28,11 @@ def resample(signal: npt.NDArray[np.floating], rate_hz: float, to_rate_hz: float
 
     A zero-phase polyphase low-pass (`scipy.signal.resample_poly`, Kaiser window) in float64. Beyond the ends
     the signal is continued with the slope it has there. Of the continuations that scipy offers this one comes
-    nearest to how a longer recording really goes on, tried on 10 s out of the 14 to 51 s recordings of CPSC
-    2018 and PTB: where the cut goes through a QRS complex, its largest error is a sixth of that of holding
-    the last value or of a straight line from end to end. Each lead's mean is set aside meanwhile, because the
-    phases of the filter differ in their gain for a constant, which would put a ripple on a large electrode
-    offset.
+    nearest to how a longer recording really goes on, tried on 10 s out of longer recordings of CPSC 2018
+    (500 Hz) and PTB (1000 Hz): where the cut goes through a QRS complex, its largest error is about a sixth
+    of that of holding the last value or of a straight line from end to end. Each lead's mean is set aside
+    meanwhile, because the phases of the filter differ in their gain for a constant, which would put a ripple
+    on a large electrode offset.
 
     Args:
         signal: ``(leads, samples)``, finite, any unit.

@@ -47,7 +47,9 @@ def test_equals_sosfiltfilt_on_real_ecgs(ecgs: np.ndarray, sections: np.ndarray)
 
 
 @pytest.mark.parametrize("valid", [2499, 2000, 1500, 1250])
-def test_a_short_record_is_filtered_as_if_cut_out(ecgs: np.ndarray, sections: np.ndarray, valid: int) -> None:
+def test_a_short_record_is_filtered_as_if_cut_out_and_held_beyond_its_reflection(
+    ecgs: np.ndarray, sections: np.ndarray, valid: int
+) -> None:
     short = ecgs[:, :, :valid].astype(np.float64)
     reflected = np.pad(short, ((0, 0), (0, 0), (valid - 1, valid - 1)), mode="reflect", reflect_type="odd")
     held = np.pad(reflected, ((0, 0), (0, 0), (2500, 2500)), mode="edge")
@@ -55,9 +57,7 @@ def test_a_short_record_is_filtered_as_if_cut_out(ecgs: np.ndarray, sections: np
     padded = ecgs.copy()
     padded[:, :, valid:] = 0
     filtered = ours(padded, valid)
-    # The slope of the straight line from end to end goes on for ever here and ends 5 to 10 s away there.
-    assert relative_error(filtered[:, :, :valid], expected).max() < 4e-3
-    assert relative_error(filtered[:, :, 20:valid], expected[:, :, 20:]).mean() < 1e-4
+    assert relative_error(filtered[:, :, :valid], expected).max() < 5e-4
     assert not filtered[:, :, valid:].any()
 
 
@@ -65,6 +65,7 @@ def test_a_short_record_is_filtered_as_if_cut_out(ecgs: np.ndarray, sections: np
 def test_a_short_record_is_near_scipy_on_the_cut_signal(
     ecgs: np.ndarray, sections: np.ndarray, valid: int, tolerance: float
 ) -> None:
+    # scipy lets the backward pass start at the end of the reflection, here 5 to 8 s after the record's end.
     short = ecgs[:, :, :valid].astype(np.float64)
     expected = sosfiltfilt(sections, short, padtype="odd", padlen=valid - 1)
     assert relative_error(ours(ecgs, valid)[:, :, :valid], expected).max() < tolerance

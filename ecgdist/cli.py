@@ -1,0 +1,215 @@
+"""The command line: one command per job. Every command is a thin shell around a function of the package."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any, ParamSpec, TypeVar
+
+import typer
+import yaml
+from rich.console import Console
+
+from ecgdist.config import Config, load
+from ecgdist.errors import EcgdistError
+
+app = typer.Typer(
+    help="Pretrain ECG foundation models on a Ray cluster, and measure what they have learned.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out_console = Console(width=None if sys.stdout.isatty() else 120)
+error_console = Console(stderr=True)
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ConfigFile = Annotated[str | None, typer.Argument(metavar="[CONFIG.yaml]", help="Values in a YAML file.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. a.b=3.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved configuration, do nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+
+
+def _reported(command: Callable[P, R]) -> Callable[P, R]:
+    """Print an error that is meant for the user as one sentence, and exit with status 1."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except EcgdistError as error:
+            error_console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
+            raise typer.Exit(1) from error
+
+    return run
+
+
+@app.command()
+@_reported
+def demo(
+    out: Annotated[str, typer.Option(help="Folder for the corpus and the run.")] = "demo",
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Training workers.")] = None,
+) -> None:
+    """All of it on the ECGs that ship with the package: pack, pretrain, probe, report."""
+    from ecgdist.demo import DemoConfig
+    from ecgdist.demo import demo as run_demo
+
+    run_demo(load(DemoConfig, None, _flags(out=out, steps=steps, workers=workers)), out_console)
+
+
+@app.command()
+@_reported
+def pack(
+    sources: Annotated[list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")],
+    out: Annotated[str | None, typer.Option(help="Folder of the corpus, local or s3://.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Pack ECGs of any number of sources into a corpus; run again, it goes on where it stopped."""
+    from ecgdist.packing import PackConfig
+    from ecgdist.packing import pack as run_pack
+
+    files = [text for text in sources if "=" not in text and text.endswith((".yaml", ".yml"))]
+    if len(files) > 1:
+        raise typer.BadParameter(f"more than one configuration file: {', '.join(files)}")
+    pairs = [text for text in sources if text not in files]
+    config = load(PackConfig, files[0] if files else None, _flags(overrides, sources=pairs or None, out=out))
+    if _shown(dry_run, config):
+        return
+    result = run_pack(config)
+    corpus = result.corpus
+    out_console.print(
+        f"corpus {corpus.corpus_id}: {corpus.manifest.rows:,} ECGs in {len(corpus.manifest.shards)} shards "
+        f"({result.built} built now), {sum(corpus.manifest.refused.values()):,} records refused; in {corpus.location}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command()
+@_reported
+def inspect(
+    corpus: Annotated[str, typer.Argument(help="Folder of the corpus, local or s3://.")],
+    as_json: AsJson = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Also compare every file with its sha256.")] = False,
+) -> None:
+    """Counts of a corpus by source, label, split, lead, quality and reason of refusal."""
+    from ecgdist.corpus import Corpus
+    from ecgdist.corpus.summary import summarise, tables
+
+    opened = Corpus(corpus)
+    if verify:
+        opened.verify()
+    summary = summarise(opened)
+    if as_json:
+        print(summary.model_dump_json(indent=1))
+        return
+    out_console.print(
+        f"corpus {summary.corpus_id}: {summary.rows:,} rows of {summary.records:,} records, {summary.patients:,} patients; "
+        f"{summary.duration_s:g} s at {summary.rate_hz:g} Hz; {summary.shards} shards, {summary.megabytes:,.1f} MB"
+        + ("; every file fits its sha256" if verify else ""),
+        highlight=False,
+        soft_wrap=True,
+    )
+    for table in tables(summary):
+        out_console.print(table)
+
+
+@app.command()
+@_reported
+def pretrain(
+    config_file: ConfigFile = None,
+    corpus: Annotated[str | None, typer.Option(help="Folder of the corpus, local or s3://.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run; the same again resumes.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Training workers.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Pretrain on a corpus; the same --out again resumes the run from its last checkpoint."""
+    from ecgdist.pretraining.config import PretrainConfig
+    from ecgdist.pretraining.job import pretrain as run_pretrain
+
+    flags = _flags(overrides, corpus=corpus, out=out, **{"workers.count": workers})
+    config = load(PretrainConfig, config_file, flags)
+    if not _shown(dry_run, config):
+        run_pretrain(config, out_console)
+
+
+@app.command()
+@_reported
+def evaluate(
+    model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
+    task: Annotated[str, typer.Option(help="Name of a task, or the path of a .yaml file.")],
+    corpus: Annotated[str, typer.Option(help="Corpus with the labels, local or s3://.")],
+    mode: Annotated[str, typer.Option(help="linear: a probe on frozen features.")] = "linear",
+    out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    as_json: AsJson = False,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Figures of a model on labelled ECGs, beside the same probe on an untrained encoder."""
+    from ecgdist.downstream.evaluate import EvaluateConfig
+    from ecgdist.downstream.evaluate import evaluate as run_evaluate
+    from ecgdist.storage import Location
+
+    config = load(EvaluateConfig, None, _flags(overrides, model=model, task=task, corpus=corpus, mode=mode))
+    if _shown(dry_run, config):
+        return
+    evaluation = run_evaluate(config)
+    if out is not None:
+        Location.of(out).write_bytes(evaluation.model_dump_json(indent=1).encode())
+    if as_json:
+        print(evaluation.model_dump_json(indent=1))
+        return
+    out_console.print(evaluation.to_table())
+    if out is not None:
+        out_console.print(f"figures written to {out}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+@_reported
+def export(
+    run: Annotated[str, typer.Argument(help="Folder of a run.")],
+    out: Annotated[str, typer.Option(help="Model folder to write, local or s3://.")],
+) -> None:
+    """The newest checkpoint of a run as a model folder."""
+    from ecgdist.pretraining.export import export_model
+    from ecgdist.storage import Location
+
+    folder = export_model(Location.of(run), Location.of(out))
+    out_console.print(f"model written to {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+@_reported
+def report(run: Annotated[str, typer.Argument(help="Folder of a run.")]) -> None:
+    """Write the report of a run: report/index.html in its folder, one file that needs nothing else."""
+    from ecgdist.report.run import report_run
+    from ecgdist.storage import Location
+
+    out_console.print(f"report written to {report_run(Location.of(run))}", highlight=False, soft_wrap=True)
+
+
+def _flags(overrides: list[str] | None = None, **flags: Any) -> list[str]:
+    """Flags as overrides, so that a value given by a flag and by --set is refused like one given twice."""
+    given = [f"{name}={json.dumps(value)}" for name, value in flags.items() if value is not None]
+    return given + list(overrides or [])
+
+
+def _shown(dry_run: bool, config: Config) -> bool:
+    if dry_run:
+        print(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), end="")
+    return dry_run
+
+
+def main() -> None:
+    """Entry point of the ``ecgdist`` script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Evaluate a model folder on the labels of a corpus: features, probe, figures with their proof."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from pydantic import Field
+
+from ecgdist.config import Config
+from ecgdist.corpus import Corpus
+from ecgdist.downstream.evaluation import Evaluation, Provenance, compare
+from ecgdist.downstream.tasks import Folds, Splits, assign_splits, load_task, patients_of, refuse_leak
+from ecgdist.errors import DataError
+from ecgdist.modelfolder import Model, load
+from ecgdist.record import bits_to_mask
+
+
+class EvaluateConfig(Config):
+    """What to evaluate, on what."""
+
+    model: str
+    """Model folder, local or s3://."""
+    corpus: str
+    """Corpus with the labels, local or s3://."""
+    task: str
+    """Name of a shipped task, or the path of a .yaml file."""
+    mode: Literal["linear"] = "linear"
+    """`linear`: a logistic regression per label on frozen features."""
+    folds: Folds | None = None
+    """Folds to use instead of the official ones."""
+    resamples: int = Field(default=1000, ge=100)
+    """Bootstrap resamples of the confidence intervals."""
+    seed: int = Field(default=0, ge=0)
+    """Of the bootstrap and of the untrained encoder."""
+    batch_rows: int = Field(default=64, ge=1)
+    """ECGs encoded at once."""
+    allow_leak: bool = False
+    """Go on when test patients were in pretraining; the figures then carry a warning."""
+
+
+def evaluate(config: EvaluateConfig) -> Evaluation:
+    """The linear probe on the model of `config`, beside the same probe on its untrained twin.
+
+    Raises:
+        ConfigError: for an unknown task or folds.
+        DataError: if the model or corpus cannot be used together, or test patients were in pretraining.
+        StorageError: if something cannot be read.
+    """
+    task = load_task(config.task)
+    model = load(config.model).to("cuda" if torch.cuda.is_available() else "cpu")
+    corpus = Corpus(config.corpus)
+    _check_signals(model, corpus)
+    index = index_table(corpus)
+    splits = assign_splits(index, task, config.folds)
+    warnings = _check_leak(config, model, corpus, index, splits)
+    rows = np.flatnonzero(splits.split.notna().to_numpy())
+    untrained = model.untrained(config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    evaluation = compare(
+        index,
+        task,
+        splits,
+        features(model, corpus, rows, config.batch_rows),
+        features(untrained, corpus, rows, config.batch_rows),
+        Provenance(
+            corpus_id=corpus.corpus_id, model_hash=model.model_hash, seeds={"untrained encoder": config.seed}
+        ),
+        resamples=config.resamples,
+        seed=config.seed,
+    )
+    return evaluation.model_copy(update={"warnings": (*warnings, *evaluation.warnings)})
+
+
+def index_table(corpus: Corpus) -> pd.DataFrame:
+    """The index of a corpus as a table in which ``source`` is the kind of the source, which tasks go by."""
+    index: pd.DataFrame = corpus.index.to_pandas()
+    kinds = {name: facts.kind for name, facts in corpus.manifest.sources.items()}
+    return index.assign(source=index["source"].map(kinds))
+
+
+def features(
+    model: Model, corpus: Corpus, rows: npt.NDArray[np.int64], batch_rows: int
+) -> npt.NDArray[np.float32]:
+    """Embeddings of chosen rows of a corpus.
+
+    Returns:
+        ``(rows of the index, dim)``; NaN for rows that were not chosen.
+    """
+    lead_mask = bits_to_mask(corpus.index["lead_mask"].to_numpy())
+    valid = corpus.index["valid_samples"].to_numpy()
+    found = np.full((corpus.manifest.rows, model.dim), np.nan, dtype=np.float32)
+    for chosen, signals in corpus.iter_signals(rows, batch_rows):
+        found[chosen] = model.embed_packed(signals, valid[chosen], lead_mask[chosen])
+    return found
+
+
+def _check_signals(model: Model, corpus: Corpus) -> None:
+    """A packed corpus cannot be resampled any more, so rate and length must be the model's."""
+    ours, theirs = model.preprocessing.pack, corpus.manifest.pack
+    if (ours.rate_hz, ours.duration_s) != (theirs.rate_hz, theirs.duration_s):
+        raise DataError(
+            f"{corpus.location} holds {theirs.duration_s:g} s at {theirs.rate_hz:g} Hz, the model takes {ours.duration_s:g} s "
+            f"at {ours.rate_hz:g} Hz; pack the records again with pack.rate_hz={ours.rate_hz:g} and "
+            f"pack.duration_s={ours.duration_s:g}"
+        )
+
+
+def _check_leak(
+    config: EvaluateConfig, model: Model, corpus: Corpus, index: pd.DataFrame, splits: Splits
+) -> tuple[str, ...]:
+    """Refuse test patients that the model has seen, or that cannot be told apart; warnings if that is allowed."""
+    ours, theirs = model.config.provenance.patient_key_fingerprint, corpus.manifest.patient_key_fingerprint
+    try:
+        if ours != theirs:
+            raise DataError(
+                "the model's corpus and this one were packed with different ECGDIST_PATIENT_KEYs, so shared patients cannot "
+                "be found; pack this corpus with the same key"
+            )
+        refuse_leak(set(patients_of(index)[splits.rows("test")]), set(model.patients))
+    except DataError as error:
+        if not config.allow_leak:
+            raise DataError(f"{error}; or set allow_leak=true to see figures that prove nothing") from error
+        return (f"LEAK: {error}",)
+    return ()
