@@ -58,9 +58,9 @@ def load(
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file; an empty file is an empty mapping."""
+    """The mapping in a YAML file, local or s3://; an empty file is an empty mapping."""
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        content = yaml.safe_load(_read_text(path))
     except OSError as error:
         raise ConfigError(f"configuration file {path} cannot be read: {error.strerror}") from error
     except yaml.YAMLError as error:
@@ -70,6 +70,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"configuration file {path} must hold `key: value` lines, not a {type(content).__name__}")
     return content
+
+
+def _read_text(path: str | Path) -> str:
+    if str(path).startswith("s3://"):
+        # Imported here, so that the command line does not wait for a storage client that it does not need.
+        from ecgdist.storage import Location
+
+        return Location.of(path).read_bytes().decode("utf-8")
+    return Path(path).read_text(encoding="utf-8")
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

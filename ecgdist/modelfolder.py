@@ -1,8 +1,8 @@
 """What is published: weights, the preprocessing that belongs to them, and a card; loaded anywhere, strictly.
 
-A model folder holds ``model.safetensors`` (the encoder, fp32), ``config.json`` (encoder, preprocessing, provenance),
-``README.md`` (the card) and ``pretraining_patients.parquet`` (hashed keys of the patients it has seen, so that an
-evaluation can prove it has not).
+A model folder holds ``model.safetensors`` (the encoder, fp32), ``config.json`` (encoder, preprocessing,
+provenance), ``README.md`` (the card) and ``pretraining_patients.parquet`` (hashed keys of the patients it has
+seen, so that an evaluation can prove that it tests on others).
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,44 +25,19 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ecgdist.config import Config, build
+from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError
-from ecgdist.models.config import EncoderConfig
+from ecgdist.modelcard import FORMAT_VERSION, ModelConfig, model_card
 from ecgdist.models.vit import VitEncoder
 from ecgdist.preprocessing import Preprocessing
-from ecgdist.record import STANDARD_LEADS
 from ecgdist.storage import Location
 
-FORMAT_VERSION = 1
-WEIGHTS, CONFIG, CARD, PATIENTS = "model.safetensors", "config.json", "README.md", "pretraining_patients.parquet"
-
-
-class Provenance(Config):
-    """Where a model comes from."""
-
-    corpus_id: str
-    patient_key_fingerprint: str
-    """Of the key that the patients in ``pretraining_patients.parquet`` are hashed with."""
-    sources: dict[str, dict[str, str]]
-    """Licence and citation of each source of the corpus."""
-    exclude_splits: tuple[str, ...]
-    rows: int
-    """Rows of the corpus that were trained on."""
-    steps: int
-    global_batch: int
-    settings: dict[str, Any]
-    """The run's configuration."""
-    versions: dict[str, str]
-
-
-class ModelConfig(Config):
-    """``config.json`` of a model folder."""
-
-    format_version: int = FORMAT_VERSION
-    leads: tuple[str, ...] = STANDARD_LEADS
-    encoder: EncoderConfig
-    preprocessing: Preprocessing
-    provenance: Provenance
+WEIGHTS, CONFIG, CARD, PATIENTS = (
+    "model.safetensors",
+    "config.json",
+    "README.md",
+    "pretraining_patients.parquet",
+)
 
 
 class Model:
@@ -76,7 +50,9 @@ class Model:
         patients: hashed keys of the patients that it was trained on.
     """
 
-    def __init__(self, config: ModelConfig, encoder: VitEncoder, model_hash: str, patients: frozenset[str]) -> None:
+    def __init__(
+        self, config: ModelConfig, encoder: VitEncoder, model_hash: str, patients: frozenset[str]
+    ) -> None:
         self.config, self.model_hash, self.patients = config, model_hash, patients
         self.encoder = encoder.eval().requires_grad_(False)
 
@@ -141,9 +117,12 @@ class Model:
         device = next(self.encoder.parameters()).device
         valid = torch.from_numpy(np.asarray(valid_samples, np.int64)).to(device)
         present = torch.from_numpy(lead_mask).to(device)
-        windows, window_valid = self.preprocessing.inputs(torch.from_numpy(signal_uv).to(device), valid, present)
+        windows, window_valid = self.preprocessing.inputs(
+            torch.from_numpy(signal_uv).to(device), valid, present
+        )
         parts = [
-            self.encoder.embed(w, v, present) for w, v in zip(windows.unbind(1), window_valid.unbind(1), strict=True)
+            self.encoder.embed(w, v, present)
+            for w, v in zip(windows.unbind(1), window_valid.unbind(1), strict=True)
         ]
         embedded: npt.NDArray[np.float32] = torch.stack(parts).mean(0).float().cpu().numpy()
         return embedded
@@ -156,7 +135,9 @@ class Model:
         return Model(self.config, encoder, f"untrained, seed {seed}", frozenset())
 
 
-def save_model(where: Location, config: ModelConfig, weights: dict[str, Tensor], patients: Sequence[str]) -> None:
+def save_model(
+    where: Location, config: ModelConfig, weights: dict[str, Tensor], patients: Sequence[str]
+) -> None:
     """Write a model folder; ``config.json`` comes last, so that a half-written folder is none.
 
     Args:
@@ -173,10 +154,14 @@ def save_model(where: Location, config: ModelConfig, weights: dict[str, Tensor],
         model_hash = _sha256(path.read_bytes())
         (where / WEIGHTS).upload(path)
     buffer = io.BytesIO()
-    pq.write_table(pa.table({"patient_key": sorted(set(patients))}, pa.schema([("patient_key", pa.string())])), buffer)
-    (where / PATIENTS).write_bytes(buffer.getvalue())
+    pq.write_table(
+        pa.table({"patient_key": sorted(set(patients))}, pa.schema([("patient_key", pa.string())])), buffer
+    )
+    known = buffer.getvalue()
+    (where / PATIENTS).write_bytes(known)
     (where / CARD).write_bytes(model_card(config, model_hash, len(set(patients))).encode())
-    content = config.model_dump(mode="json") | {"weights_sha256": model_hash}
+    hashes = {"weights_sha256": model_hash, "patients_sha256": _sha256(known)}
+    content = config.model_dump(mode="json") | hashes
     (where / CONFIG).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
 
 
@@ -184,24 +169,13 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
     """Load a model folder, local or s3://.
 
     Raises:
-        DataError: if it is no model folder, was written by another format, or its weights were changed, are missing,
-            are more than the encoder has, or have other shapes.
+        DataError: if it is no model folder, was written by another format, or its weights were changed, are
+            missing, are more than the encoder has, or have other shapes.
         StorageError: if it cannot be read.
     """
     folder = Location.of(where)
-    if not (folder / CONFIG).exists():
-        raise DataError(f"{folder} is not a model folder: it has no {CONFIG}; make one with `ecgdist export RUN --out DIR`")
-    try:
-        values = json.loads((folder / CONFIG).read_bytes())
-        if values.get("format_version") != FORMAT_VERSION:
-            raise DataError(f"{folder} has model format {values.get('format_version')!r}; this version reads {FORMAT_VERSION}")
-        model_hash = values.pop("weights_sha256")
-        config = build(ModelConfig, values, str(folder / CONFIG))
-    except (ValueError, KeyError, AttributeError, ConfigError) as error:
-        raise DataError(f"{folder / CONFIG} is not the configuration of a model: {error}") from error
-    content = (folder / WEIGHTS).read_bytes()
-    if _sha256(content) != model_hash:
-        raise DataError(f"{folder / WEIGHTS} differs from the sha256 in {CONFIG}: it was damaged or changed; export it again")
+    config, weights_hash, patients_hash = _read_config(folder)
+    content = _checked(folder / WEIGHTS, weights_hash)
     try:
         weights = load_tensors(content)
     except SafetensorError as error:
@@ -209,64 +183,53 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
     encoder = VitEncoder(config.encoder)
     _strict(encoder, weights, str(folder))
     encoder.load_state_dict(weights, strict=True)
-    table = pq.read_table(io.BytesIO((folder / PATIENTS).read_bytes()))
-    return Model(config, encoder, model_hash, frozenset(table["patient_key"].to_pylist()))
+    # Checked too: an evaluation proves by this list that it tests on nobody whom the model has seen.
+    table = pq.read_table(io.BytesIO(_checked(folder / PATIENTS, patients_hash)))
+    return Model(config, encoder, weights_hash, frozenset(table["patient_key"].to_pylist()))
 
 
-def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
-    """The card of a model, in Markdown."""
-    origin, pre = config.provenance, config.preprocessing
-    sources = "\n".join(f"* **{name}**: {facts['licence']}. {facts['citation']}" for name, facts in origin.sources.items())
-    versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
-    left_out = ", ".join(origin.exclude_splits) or "none"
-    objective = json.dumps(origin.settings.get("objective", {}), indent=1)
-    return f"""# ECG encoder ({config.encoder.size})
+def _read_config(folder: Location) -> tuple[ModelConfig, str, str]:
+    """``config.json`` of a model folder, and the sha256 of its weights and of its patients."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise DataError(
+            f"{folder} is not a model folder: it has no {CONFIG}; "
+            "make one with `ecgdist export RUN --out DIR`"
+        )
+    try:
+        values = json.loads(path.read_bytes())
+        if values.get("format_version") != FORMAT_VERSION:
+            raise DataError(
+                f"{folder} has model format {values.get('format_version')!r}; "
+                f"this version reads {FORMAT_VERSION}"
+            )
+        hashes = values.pop("weights_sha256"), values.pop("patients_sha256")
+        return build(ModelConfig, values, str(path)), *hashes
+    except (ValueError, KeyError, AttributeError, ConfigError) as error:
+        raise DataError(f"{path} is not the configuration of a model: {error}") from error
 
-Pretrained with `ecgdist`, hybrid self-supervised learning after Song et al., arXiv 2407.07110; every value is our own.
 
-```python
-import ecgdist
-
-model = ecgdist.load("path/of/this/folder")
-embedding = model.embed(signal_mv, rate_hz=500, leads=["I", "II", "V1"])  # (leads, samples) -> ({config.encoder.shape.width},)
-```
-
-## Input
-
-12 leads ({", ".join(config.leads)}; missing ones allowed), {pre.pack.rate_hz:g} Hz, windows of {pre.device.window_s:g} s,
-{pre.device.highpass_hz} to {pre.device.lowpass_hz} Hz, scaling `{pre.device.scaling}`. `embed` converts any other rate,
-unit and lead order; `config.json` has every setting.
-
-## Training
-
-{origin.rows:,} ECG segments of {num_patients:,} patients, corpus `{origin.corpus_id}`, splits left out: {left_out}.
-{origin.steps:,} steps of {origin.global_batch:,}. Weights sha256 `{model_hash}`.
-
-```json
-{objective}
-```
-
-Versions: {versions}.
-
-## Data
-
-{sources}
-
-## Limits
-
-For research. Not a medical device; not evaluated for any clinical use. Figures of an evaluation belong to its corpus.
-"""
+def _checked(path: Location, sha256: str) -> bytes:
+    content = path.read_bytes()
+    if _sha256(content) != sha256:
+        raise DataError(
+            f"{path} differs from its sha256 in {CONFIG}: it was damaged or changed; export the model again"
+        )
+    return content
 
 
 def _strict(encoder: VitEncoder, weights: dict[str, Tensor], origin: str) -> None:
     own = encoder.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:
-        raise DataError(f"{origin}: weights do not fit the encoder: missing {missing[:3]}, not known {extra[:3]}")
+        raise DataError(
+            f"{origin}: weights do not fit the encoder: missing {missing[:3]}, not known {extra[:3]}"
+        )
     for name, weight in own.items():
         if weight.shape != weights[name].shape:
             raise DataError(
-                f"{origin}: weight {name} has shape {tuple(weights[name].shape)}, the encoder needs {tuple(weight.shape)}"
+                f"{origin}: weight {name} has shape {tuple(weights[name].shape)}, "
+                f"the encoder needs {tuple(weight.shape)}"
             )
 
 

@@ -12,6 +12,8 @@ import ray
 from ecgdist.errors import EcgdistError
 
 _OBJECT_STORE_BYTES = 400_000_000
+_NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
+"""Loggers that report the normal course of things as warnings."""
 
 
 @contextmanager
@@ -19,15 +21,15 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     """Connect to the cluster that ``RAY_ADDRESS`` names, or start a local one for the time of the block.
 
     Args:
-        num_cpus: logical CPUs of a local cluster; they may exceed the cores, since training workers and the read
-            tasks that feed them take turns.
+        num_cpus: logical CPUs of a local cluster; they may exceed the cores, since training workers and the
+            read tasks that feed them take turns.
     """
     if ray.is_initialized():
         yield
         return
     # The local dashboard and usage report are of no use to a short-lived cluster, and cost memory and time.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    for noisy in ("ray", "ray.data", "ray.train"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
@@ -63,9 +65,13 @@ def find_user_error(error: BaseException) -> EcgdistError | None:
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
-        if isinstance(current, EcgdistError):
-            return current
         seen.add(id(current))
         inner = getattr(current, "cause", None)
-        current = inner if isinstance(inner, BaseException) else current.__cause__ or current.__context__
+        if isinstance(inner, BaseException):
+            # Ray's wrapper first: it takes on the class of what it wraps, but its text is a whole traceback.
+            current = inner
+        elif isinstance(current, EcgdistError):
+            return current
+        else:
+            current = current.__cause__ or current.__context__
     return None

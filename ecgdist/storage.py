@@ -1,8 +1,9 @@
 """Local folders and object storage through one place.
 
-A `Location` is a local path or an ``s3://bucket/key``. Listing, copying and small files go through fsspec; Parquet
-and range reads go through `Location.arrow`. Credentials, region and endpoint come from the environment and the usual
-AWS files (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ...), never from a configuration.
+A `Location` is a local path or an ``s3://bucket/key``. Listing, copying and small files go through fsspec;
+Parquet and range reads go through `Location.arrow`. Credentials, region and endpoint come from the
+environment and the usual AWS files (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``,
+...), never from a configuration.
 """
 
 from __future__ import annotations
@@ -172,13 +173,15 @@ class Location:
                     fs.rm(self._path, recursive=True)
                 return
             names = self.list_files()
-            objects = [f"{self._path}/{name}" for name in names] or ([self._path] if fs.isfile(self._path) else [])
+            objects = [f"{self._path}/{name}" for name in names] or (
+                [self._path] if fs.isfile(self._path) else []
+            )
             if objects:
                 fs.rm(objects)
 
 
 def _walk(folder: str) -> Iterator[str]:
-    """Names of all files below a local folder, through symbolic links too: data managers keep archives that way."""
+    """Names of all files below a local folder, through symbolic links too: data managers keep archives so."""
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -226,7 +229,11 @@ def translated(uri: str) -> Iterator[None]:
         hint = "check the bucket's name and the key" if uri.startswith(_S3) else "check the path"
         raise StorageError(f"{uri} does not exist; {hint}") from error
     except PermissionError as error:
-        hint = "check the access key, its secret and the bucket's policy" if uri.startswith(_S3) else "check its owner"
+        hint = (
+            "check the access key, its secret and the bucket's policy"
+            if uri.startswith(_S3)
+            else "check its owner"
+        )
         raise StorageError(f"{uri}: access denied; {hint}") from error
     except (BotoCoreError, ClientError) as error:
         raise StorageError(f"{uri}: {_reason(error)}") from error
@@ -239,7 +246,9 @@ def _reason(error: BotoCoreError | ClientError) -> str:
         return f"the storage server answered {error.response.get('Error', {}).get('Code', 'an error')}"
     kind = type(error).__name__
     if "Credentials" in kind:
-        return "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance role"
+        return (
+            "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance role"
+        )
     if "Connect" in kind or "Timeout" in kind:
         return "the storage server cannot be reached; check AWS_ENDPOINT_URL and the network"
     return f"storage failed with {kind}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import signal
@@ -18,7 +19,16 @@ from pathlib import Path
 
 import boto3
 import pytest
+import ray
 import torch
+from botocore.exceptions import BotoCoreError, ClientError
+from typer.testing import CliRunner
+
+from ecgdist.cli import app
+from ecgdist.corpus import Corpus
+from ecgdist.packing import PackConfig, pack
+from ecgdist.preprocessing import PackStep
+from ecgdist.sample import sample_folder
 
 # Tests share two cores; a thread pool per process would only make them wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,9 +90,10 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     (folder / "data").mkdir()
     s3_port, master, volume, filer = (free_port_with_grpc() for _ in range(4))
     command = [
-        str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
-        f"-master.port={master}", f"-volume.port={volume}", "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3_port}",
-        f"-s3.config={folder / 's3.json'}", "-volume.max=20", "-master.volumeSizeLimitMB=64",
+        str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder / 'data'}",
+        "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
+        "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3_port}", f"-s3.config={folder / 's3.json'}",
+        "-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
@@ -91,7 +102,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         _create_bucket(server, process, folder / "log")
         yield server
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -117,7 +129,7 @@ def _create_bucket(server: S3Server, process: subprocess.Popen[bytes], log: Path
             if "ecg" not in {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}:
                 client.create_bucket(Bucket="ecg")
             client.put_object(Bucket="ecg", Key="probe/ready", Body=b"yes")
-        except client.exceptions.ClientError as error:
+        except (BotoCoreError, ClientError) as error:
             _still_starting(process, deadline, log, error)
             continue
         return
@@ -135,3 +147,45 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     for name, value in s3_server.environment.items():
         monkeypatch.setenv(name, value)
     return s3_server
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_server: S3Server) -> Iterator[None]:
+    """One local Ray cluster for the session, whose workers know the S3 server; `ray_session` joins it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment.items():
+            patch.setenv(name, value)
+        ray.init(
+            address="local",
+            num_cpus=4,
+            object_store_memory=200_000_000,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def sample_corpus(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """The shipped ECGs, packed at 100 Hz into 15 shards of one row group. Not to be changed by a test."""
+    config = PackConfig(
+        sources=(f"ptbxl={sample_folder()}",),
+        out=str(tmp_path_factory.mktemp("sample") / "corpus"),
+        pack=PackStep(rate_hz=100.0),
+        records_per_shard=24,
+    )
+    return pack(config).corpus
+
+
+DEMO_STEPS = 20
+
+
+@pytest.fixture(scope="session")
+def demo(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a short demo, and what it printed."""
+    folder = tmp_path_factory.mktemp("demo")
+    result = CliRunner().invoke(app, ["demo", "--out", str(folder), "--steps", str(DEMO_STEPS)])
+    assert result.exit_code == 0, result.output
+    return folder, result.output

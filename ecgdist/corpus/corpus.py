@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 
 import numpy as np
@@ -14,13 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgdist.corpus.manifest import Manifest
-from ecgdist.corpus.schema import INDEX, signal_array
+from ecgdist.corpus.schema import INDEX, shard_schema, signal_array
 from ecgdist.errors import DataError, StorageError
 from ecgdist.storage import Location, translated
 
 MANIFEST = "manifest.json"
 INDEX_FILE = "index.parquet"
 REFUSED_FILE = "refused.parquet"
+
+_MAX_OPEN_SHARDS = 128
+"""A corpus may have more shards than a process may have open files."""
 
 
 class Corpus:
@@ -42,10 +46,13 @@ class Corpus:
         path = self.location / MANIFEST
         if not path.exists():
             raise DataError(
-                f"{self.location} is not a corpus: it has no {MANIFEST}; make one with `ecgdist pack KIND=DIR --out {self.location}`"
+                f"{self.location} is not a corpus: it has no {MANIFEST}; "
+                f"make one with `ecgdist pack KIND=DIR --out {self.location}`"
             )
         self.manifest = Manifest.from_bytes(path.read_bytes(), str(path))
-        self._group_rows = np.array([rows for s in self.manifest.shards for rows in s.row_groups], dtype=np.int64)
+        self._group_rows = np.array(
+            [rows for s in self.manifest.shards for rows in s.row_groups], dtype=np.int64
+        )
         groups_per_shard = [len(shard.row_groups) for shard in self.manifest.shards]
         self._first_group = np.concatenate([[0], np.cumsum(groups_per_shard)]).astype(np.int64)
         self._open_shards: dict[int, pq.ParquetFile] = {}
@@ -71,7 +78,9 @@ class Corpus:
         content = self._checked(INDEX_FILE, self.manifest.index_sha256)
         table = pq.read_table(io.BytesIO(content)).cast(INDEX)
         if table.num_rows != self.manifest.rows:
-            raise DataError(f"{self.location / INDEX_FILE} has {table.num_rows} rows, its manifest {self.manifest.rows}")
+            raise DataError(
+                f"{self.location / INDEX_FILE} has {table.num_rows} rows, its manifest {self.manifest.rows}"
+            )
         return table
 
     @property
@@ -83,7 +92,8 @@ class Corpus:
     def groups_of_rows(self) -> npt.NDArray[np.int64]:
         """``(rows,)`` number of the row group that each row of the index lies in."""
         shard = self.index["shard"].to_numpy()
-        return self._first_group[shard] + self.index["row_group"].to_numpy()
+        groups: npt.NDArray[np.int64] = self._first_group[shard] + self.index["row_group"].to_numpy()
+        return groups
 
     def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
         """One row group.
@@ -95,13 +105,13 @@ class Corpus:
         shard = int(np.searchsorted(self._first_group, group, side="right")) - 1
         facts = self.manifest.shards[shard]
         path = self.location / "shards" / facts.name
-        try:
-            with translated(str(path)):
-                table = self._shard(shard, path).read_row_group(group - int(self._first_group[shard]), columns=list(columns))
-        except pa.ArrowInvalid as error:
-            raise DataError(f"{path} is damaged ({error}); pack the corpus again") from error
+        place = group - int(self._first_group[shard])
+        with translated(str(path)), _damage_named(path):
+            table = self._shard(shard, path).read_row_group(place, columns=list(columns))
         if table.num_rows != self._group_rows[group]:
-            raise DataError(f"{path}: row group has {table.num_rows} rows, its manifest {self._group_rows[group]}")
+            raise DataError(
+                f"{path}: row group has {table.num_rows} rows, its manifest {self._group_rows[group]}"
+            )
         return table
 
     def iter_signals(
@@ -110,7 +120,8 @@ class Corpus:
         """Signals of chosen rows of the index, in ascending order of rows.
 
         Yields:
-            ``(b,)`` rows of the index and their ``(b, 12, samples)`` int16 signals in microvolt, b <= batch_rows.
+            ``(b,)`` rows of the index and their ``(b, 12, samples)`` int16 signals in microvolt; b is at most
+            `batch_rows`.
         """
         rows = np.sort(np.asarray(rows, dtype=np.int64))
         groups = self.groups_of_rows[rows]
@@ -142,8 +153,16 @@ class Corpus:
 
     def _shard(self, shard: int, path: Location) -> pq.ParquetFile:
         if shard not in self._open_shards:
+            if len(self._open_shards) >= _MAX_OPEN_SHARDS:
+                self._open_shards.pop(next(iter(self._open_shards))).close(force=True)
             filesystem, name = path.arrow()
-            self._open_shards[shard] = pq.ParquetFile(filesystem.open_input_file(name), pre_buffer=True)
+            file = pq.ParquetFile(
+                filesystem.open_input_file(name), pre_buffer=True, page_checksum_verification=True
+            )
+            # The pages have checksums, the footer has none.
+            if not file.schema_arrow.equals(shard_schema(self.num_samples)):
+                raise ValueError("its columns are not those of a corpus")
+            self._open_shards[shard] = file
         return self._open_shards[shard]
 
     def _checked(self, name: str, sha256: str) -> bytes:
@@ -153,5 +172,20 @@ class Corpus:
         except StorageError as error:
             raise DataError(f"the corpus is not whole: {error}; pack it again") from error
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise DataError(f"{path} differs from its manifest's sha256: it was damaged or changed; pack the corpus again")
+            raise DataError(
+                f"{path} differs from its manifest's sha256: it was damaged or changed; pack the corpus again"
+            )
         return content
+
+
+@contextmanager
+def _damage_named(path: Location) -> Iterator[None]:
+    """Tell a damaged file, which no second try mends, from storage that fails."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        # Arrow's own complaints about content carry no error number; those of a bucket name AWS.
+        if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
+            raise
+        cause = str(error).strip().splitlines()[0]
+        raise DataError(f"{path} is damaged ({cause}); pack the corpus again") from error

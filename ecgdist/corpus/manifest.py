@@ -35,14 +35,14 @@ class SourceFacts(Config):
 
 
 class Manifest(Config):
-    """Everything that identifies a corpus. It holds no path and no time: the same records give the same manifest."""
+    """Everything that identifies a corpus. No path and no time: the same records give the same manifest."""
 
     format_version: int
     pack: PackStep
     leads: tuple[str, ...]
     unit: str
     patient_key_fingerprint: str
-    """Of the key that patient ids were hashed with; corpora with different fingerprints cannot be compared by patient."""
+    """Of the key that patient ids were hashed with; corpora where it differs cannot be compared by it."""
     sources: dict[str, SourceFacts]
     refused: dict[str, int]
     """Refused records by reason."""
@@ -70,18 +70,23 @@ class Manifest(Config):
         """Read and check a manifest.
 
         Raises:
-            DataError: if it is not a manifest, of another format, or its `corpus_id` does not fit its content.
+            DataError: if it is no manifest, one of another format, or its `corpus_id` does not fit it.
         """
         try:
             values = json.loads(content)
-            if isinstance(values, dict) and values.get("format_version") != FORMAT_VERSION:
-                found = values.get("format_version")
-                raise DataError(f"{origin} has corpus format {found!r}; this version reads {FORMAT_VERSION}: pack again")
+            if not isinstance(values, dict):
+                raise DataError(f"{origin} is not a corpus manifest: it holds no JSON object")
+            if (found := values.get("format_version")) != FORMAT_VERSION:
+                raise DataError(
+                    f"{origin} has corpus format {found!r}; this version reads {FORMAT_VERSION}: pack again"
+                )
             manifest = build(cls, values, origin)
         except (ValueError, ConfigError) as error:
             raise DataError(f"{origin} is not a corpus manifest: {error}") from error
         if manifest.corpus_id != manifest.digest():
-            raise DataError(f"{origin} was changed after packing (its corpus_id does not fit); pack the corpus again")
+            raise DataError(
+                f"{origin} was changed after packing (its corpus_id does not fit); pack the corpus again"
+            )
         return manifest
 
 

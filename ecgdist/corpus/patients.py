@@ -18,8 +18,8 @@ _MIN_KEY_CHARS = 16
 class PatientHasher:
     """Hashes the ids of patients with one key.
 
-    Without a key of one's own the hash uses a constant that everybody can read: right for public data, where ids are
-    published anyway; for hospital data set ``ECGDIST_PATIENT_KEY``.
+    Without a key of one's own the hash uses a constant that everybody can read: right for public data, where
+    ids are published anyway; for hospital data set ``ECGDIST_PATIENT_KEY``.
     """
 
     key: bytes = field(default=_PUBLIC_KEY, repr=False)
@@ -35,7 +35,9 @@ class PatientHasher:
         if secret is None:
             return cls()
         if len(secret) < _MIN_KEY_CHARS:
-            raise ConfigError(f"{KEY_VARIABLE} has {len(secret)} characters; give at least {_MIN_KEY_CHARS} random ones")
+            raise ConfigError(
+                f"{KEY_VARIABLE} has {len(secret)} characters; give at least {_MIN_KEY_CHARS} random ones"
+            )
         return cls(secret.encode())
 
     @property
@@ -49,6 +51,6 @@ class PatientHasher:
         return hashlib.sha256(b"fingerprint:" + self.key).hexdigest()[:16]
 
     def patient_key(self, source: str, patient_id: str | None, record_id: str) -> str:
-        """The key of a patient, 32 hexadecimal digits. A record without a patient id is a patient of its own."""
+        """A patient's key, 32 hexadecimal digits. A record without a patient id is a patient of its own."""
         name = f"patient:{source}:{patient_id}" if patient_id is not None else f"record:{source}:{record_id}"
         return hmac.new(self.key, name.encode(), hashlib.sha256).hexdigest()[:32]

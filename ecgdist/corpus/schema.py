@@ -39,9 +39,8 @@ PLACE = pa.schema([("shard", pa.int32()), ("row_group", pa.int32()), ("row", pa.
 
 INDEX = pa.schema([*PLACE, *FACTS])
 
-REFUSED = pa.schema(
-    [("source", pa.string()), ("record_id", pa.string()), ("reason", pa.string()), ("detail", pa.string())]
-)
+REFUSED = pa.schema([("source", pa.string()), ("record_id", pa.string()), ("reason", pa.string())])
+"""A refusal's detail is left out on purpose: it may quote the file, and free text never enters a corpus."""
 
 
 def shard_schema(num_samples: int) -> pa.Schema:
@@ -66,6 +65,8 @@ def shard_bytes(shard: pa.Table) -> bytes:
         use_dictionary=[],
         write_statistics=False,
         store_schema=False,
+        # Without it a flipped bit goes unnoticed: neither zstd's frames nor Parquet's pages carry a checksum.
+        write_page_checksum=True,
     )
     return buffer.getvalue()
 
@@ -78,7 +79,7 @@ def plain_bytes(content: pa.Table) -> bytes:
 
 
 def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.int16]:
-    """A signal column as ``(rows, 12, num_samples)`` int16 microvolt, without a copy where it is one chunk."""
+    """A signal column as ``(rows, 12, num_samples)`` int16 microvolt, without a copy if it is one chunk."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     width = NUM_LEADS * num_samples
     parts = []
@@ -86,4 +87,8 @@ def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.ND
         # A sliced Arrow array shares its parent's buffer: its own rows start at `offset`.
         flat = np.frombuffer(chunk.buffers()[1], dtype="<i2", count=(chunk.offset + len(chunk)) * width)
         parts.append(flat.reshape(-1, NUM_LEADS, num_samples)[chunk.offset :])
-    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros((0, NUM_LEADS, num_samples), "<i2")])
+    return (
+        parts[0]
+        if len(parts) == 1
+        else np.concatenate(parts or [np.zeros((0, NUM_LEADS, num_samples), "<i2")])
+    )

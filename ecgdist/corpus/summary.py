@@ -44,7 +44,9 @@ def summarise(corpus: Corpus) -> Summary:
     """Count what a corpus holds."""
     manifest, index = corpus.manifest, corpus.index
     present = bits_to_mask(index["lead_mask"].to_numpy()).sum(axis=0)
-    records = {(s, r) for s, r in zip(index["source"].to_pylist(), index["record_id"].to_pylist(), strict=True)}
+    records = {
+        (s, r) for s, r in zip(index["source"].to_pylist(), index["record_id"].to_pylist(), strict=True)
+    }
     return Summary(
         corpus_id=corpus.corpus_id,
         rate_hz=manifest.pack.rate_hz,

@@ -1,8 +1,9 @@
 """Checkpoints: folders in the run's storage, each with a `checkpoint.json` that is written last.
 
-``checkpoints/step-00000120-<attempt>/`` holds ``checkpoint.json`` (state, and bytes and sha256 of every other file),
-``student.safetensors`` (whole fp32 weights, for publishing), ``teacher.safetensors``, and ``engine/``, DeepSpeed's own
-files, which restore the optimizer. A folder without a fitting `checkpoint.json` is none.
+``checkpoints/step-00000120-<attempt>/`` holds ``checkpoint.json`` (state, bytes and sha256 of every
+other file, and its own sha256), ``student.safetensors`` (whole fp32 weights, for publishing),
+``teacher.safetensors``, and ``engine/``, DeepSpeed's own files, which restore the optimizer. A folder without a
+fitting ``checkpoint.json`` is none.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ TEACHER = "teacher.safetensors"
 
 
 class TrainState(Config):
-    """All that resuming needs beside weights and optimizer. There is no random state: draws depend on the step alone."""
+    """All that resuming needs beside weights and optimizer; draws depend on the step alone."""
 
     step: int
     """Optimizer steps done; the next step has this number."""
@@ -51,11 +52,18 @@ class TrainState(Config):
             ConfigError: naming every difference.
         """
         mine = {"corpus_id": self.corpus_id, "total_steps": self.total_steps, **dict(_flat(self.settings))}
-        wanted = {"corpus_id": other.corpus_id, "total_steps": other.total_steps, **dict(_flat(other.settings))}
+        wanted = {
+            "corpus_id": other.corpus_id,
+            "total_steps": other.total_steps,
+            **dict(_flat(other.settings)),
+        }
         names = sorted(n for n in mine.keys() | wanted.keys() if mine.get(n) != wanted.get(n))
         if names:
             shown = "; ".join(f"{n} was {mine.get(n)!r}, is now {wanted.get(n)!r}" for n in names)
-            raise ConfigError(f"this run cannot be resumed with other settings: {shown}. Put them back, or use another --out")
+            raise ConfigError(
+                f"this run cannot be resumed with other settings: {shown}. "
+                "Put them back, or use another --out"
+            )
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,12 @@ class CheckpointStore:
         self._root = run / "checkpoints"
 
     def save(
-        self, engine: DeepSpeedEngine, teacher: MomentumTeacher | None, state: TrainState, group: Group, keep_last: int
+        self,
+        engine: DeepSpeedEngine,
+        teacher: MomentumTeacher | None,
+        state: TrainState,
+        group: Group,
+        keep_last: int,
     ) -> str:
         """Save a checkpoint; all ranks call this together. Returns its name."""
         name = group.from_first(f"step-{state.step:08d}-{uuid.uuid4().hex[:8]}")
@@ -99,9 +112,13 @@ class CheckpointStore:
         everyone = group.gather_objects(facts)
         if group.rank == 0:
             files = {path: fact for part in everyone for path, fact in part.items()}
-            content = {"state": state.model_dump(mode="json"), "files": dict(sorted(files.items()))}
+            content: dict[str, Any] = {
+                "state": state.model_dump(mode="json"),
+                "files": dict(sorted(files.items())),
+            }
+            content["sha256"] = _digest(content)
             (folder / CHECKPOINT).write_bytes(json.dumps(content, indent=1).encode())
-            self._prune(keep_last)
+            self._prune(name, keep_last)
         group.wait()
         return str(name)
 
@@ -109,12 +126,14 @@ class CheckpointStore:
         """Download the newest whole checkpoint into `local`, on every rank. Rank 0 decides which one that is.
 
         Returns:
-            The checkpoint, or None if there is none, and a sentence for every damaged one that was passed over.
+            The checkpoint, or None if there is none, and a sentence for every damaged one passed over.
 
         Raises:
             DataError: if there are checkpoints, and all of them are damaged.
+            StorageError: if storage cannot be read.
         """
-        restored, warnings = None, []
+        restored: Restored | None = None
+        warnings: list[str] = []
         if group.rank == 0:
             restored, warnings = self._newest(local)
         name, warnings = group.from_first((restored.name if restored else None, warnings))
@@ -124,7 +143,11 @@ class CheckpointStore:
 
     def names(self) -> list[str]:
         """Checkpoints that have a `checkpoint.json`, oldest first."""
-        found = {path.split("/")[0] for path in self._root.list_files() if path.count("/") == 1 and path.endswith(CHECKPOINT)}
+        found = {
+            path.split("/")[0]
+            for path in self._root.list_files()
+            if path.count("/") == 1 and path.endswith(CHECKPOINT)
+        }
         return sorted(found)
 
     def fetch(self, name: str, local: Path, only: tuple[str, ...] | None = None) -> Restored:
@@ -135,6 +158,8 @@ class CheckpointStore:
         """
         folder = self._root / name
         content = _read_json(folder / CHECKPOINT)
+        if content.pop("sha256", None) != _digest(content):
+            raise DataError(f"checkpoint {name}: {CHECKPOINT} is damaged (it differs from its own sha256)")
         try:
             state, files = build(TrainState, content["state"]), dict(content["files"])
         except (KeyError, TypeError, ConfigError) as error:
@@ -147,6 +172,8 @@ class CheckpointStore:
             try:
                 (folder / path).download(target)
             except StorageError as error:
+                if (folder / path).is_file():  # storage that fails says nothing about the checkpoint
+                    raise
                 raise DataError(f"checkpoint {name}: file {path} is missing ({error})") from error
             if _facts(target) != facts:
                 raise DataError(f"checkpoint {name}: file {path} differs from its sha256 in {CHECKPOINT}")
@@ -160,12 +187,17 @@ class CheckpointStore:
             except DataError as error:
                 warnings.append(f"{error}; the checkpoint before it is taken")
         if warnings:
-            raise DataError(f"no checkpoint of this run is whole: {'; '.join(warnings)}. Start again with another --out")
+            raise DataError(
+                f"no checkpoint of this run is whole: {'; '.join(warnings)}. Start again with another --out"
+            )
         return None, warnings
 
-    def _prune(self, keep_last: int) -> None:
-        for name in self.names()[:-keep_last]:
-            # Without its list of files a folder is no checkpoint, so a kill in between leaves nothing that looks whole.
+    def _prune(self, newest: str, keep_last: int) -> None:
+        """Keep `newest` and whole ones of earlier steps; later ones were damaged, others interrupted."""
+        earlier = [name for name in self.names() if _step_part(name) < _step_part(newest)]
+        keep = {newest, *earlier[max(0, len(earlier) - keep_last + 1) :]}
+        for name in sorted({path.split("/")[0] for path in self._root.list_files()} - keep):
+            # First the list of files: a kill in between then leaves nothing that looks whole.
             (self._root / name / CHECKPOINT).delete()
             (self._root / name).delete()
 
@@ -173,6 +205,11 @@ class CheckpointStore:
 def load_teacher(teacher: MomentumTeacher, restored: Restored) -> None:
     """Give the teacher the exact weights and buffers it was saved with."""
     teacher.load_state_dict(load_file(restored.folder / TEACHER), strict=True)
+
+
+def _step_part(name: str) -> str:
+    """``step-00000120`` of ``step-00000120-<attempt>``."""
+    return name.rsplit("-", 1)[0]
 
 
 def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -186,6 +223,10 @@ def _files(folder: Path) -> list[str]:
 def _facts(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _read_json(where: Location) -> dict[str, Any]:

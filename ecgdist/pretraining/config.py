@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,17 +16,19 @@ _GLOBAL_BATCH = 1024
 _LEAST_STEPS_PER_EPOCH = 4
 _EPOCHS = 100.0
 
+_Decay = Annotated[float, Field(ge=0, lt=1)]
+
 
 class DataConfig(Config):
     """What is read, and in which order."""
 
     exclude_splits: tuple[str, ...] = ("fold9", "fold10", "validation", "test")
-    """Splits that pretraining leaves alone, so that they can be evaluated on; PTB-XL's official ones by default."""
+    """Splits that pretraining leaves to evaluation; by default PTB-XL's official ones."""
     lanes: int = Field(default=64, ge=1)
     """Lanes of the order; fixed for the life of a run, at least the largest number of workers."""
     global_batch: int | None = Field(default=None, ge=2)
-    """Rows of one optimizer step over all workers; a multiple of `lanes`. None takes 1,024, or the most that gives a
-    small corpus four steps an epoch."""
+    """Rows of one optimizer step over all workers; a multiple of `lanes`. None takes 1,024, or the most that
+    gives a small corpus four steps an epoch."""
     shuffle_rows: int = Field(default=16384, ge=1)
     """Rows mixed at a time over all lanes; each takes 60 kB of memory."""
     stream: StreamLimits = StreamLimits()
@@ -37,7 +39,8 @@ class DataConfig(Config):
             below = self.global_batch // self.lanes * self.lanes
             nearest = f"{below} or {below + self.lanes}" if below else str(self.lanes)
             raise ValueError(
-                f"data.global_batch = {self.global_batch} is no multiple of data.lanes = {self.lanes}; use {nearest}"
+                f"data.global_batch = {self.global_batch} is no multiple of data.lanes = {self.lanes}; "
+                f"use {nearest}"
             )
         return self
 
@@ -55,7 +58,8 @@ class OptimizerConfig(Config):
     """Peak learning rate; None takes the encoder size's value per 256 rows, scaled by the global batch."""
     weight_decay: float | None = Field(default=None, ge=0)
     """None takes the encoder size's value."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[_Decay, _Decay] = (0.9, 0.95)
+    """Decay of the first and of the second moment."""
     warmup_share: float | None = Field(default=None, ge=0, lt=1)
     """Share of all steps over which the learning rate rises from zero; None takes the size's value."""
     clip_norm: float = Field(default=1.0, gt=0)
@@ -123,10 +127,13 @@ class PretrainConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> PretrainConfig:
         if self.steps is not None and self.epochs is not None:
-            raise ValueError(f"steps = {self.steps} and epochs = {self.epochs} set the same thing; give one of them")
+            raise ValueError(
+                f"steps = {self.steps} and epochs = {self.epochs} set the same thing; give one of them"
+            )
         if self.workers.count > self.data.lanes:
             raise ValueError(
-                f"workers.count = {self.workers.count} is more than data.lanes = {self.data.lanes}: every worker needs a lane"
+                f"workers.count = {self.workers.count} is more than data.lanes = {self.data.lanes}: "
+                "every worker needs a lane"
             )
         return self
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 Message = dict[str, Any]
-"""``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row of metrics, ``{"error": ...}`` at the end."""
+"""``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row, ``{"error": ...}`` at the end."""
 
 
 class Mailbox:
@@ -55,7 +55,9 @@ class ProgressView:
     def showing(self) -> Iterator[ProgressView]:
         """Show progress while the block runs; everything sent before its end is shown."""
         columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True) as bar:
+        with Progress(
+            *columns, console=self._console, disable=not self._console.is_terminal, transient=True
+        ) as bar:
             task = bar.add_task("steps", total=self._total)
             thread = threading.Thread(target=self._follow, args=(bar, task), name="console", daemon=True)
             thread.start()
@@ -91,5 +93,6 @@ def line(row: Message, total_steps: int) -> str:
     left = timedelta(seconds=round((total_steps - row["step"]) * row["seconds_per_step"]))
     return (
         f"step {row['step']}/{total_steps}  loss {row['loss']:.4f} ({parts})  {row['ecg_per_s']:,.0f} ECG/s  "
-        f"waiting {row['waiting_share']:.0%}  gradient {row['gradient_norm']:.2f}  lr {row['learning_rate']:.1e}  ETA {left}"
+        f"waiting {row['waiting_share']:.0%}  gradient {row['gradient_norm']:.2f}  "
+        f"lr {row['learning_rate']:.1e}  ETA {left}"
     )

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
+
+# Named here, since DeepSpeed warns on every start that it had to find out that there is no GPU.
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+import deepspeed
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor
 
+from ecgdist.errors import DataError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
@@ -39,9 +44,11 @@ class DeepSpeedEngine:
         """Hand the student to DeepSpeed. torch's process group must be up; every rank calls this together.
 
         Args:
-            universal: load a universal checkpoint later on, one that was saved with another number of workers.
+            universal: load a universal checkpoint later on, saved with another number of workers.
         """
         self.stage = config.zero_stage
+        self._is_bf16 = config.precision == "bf16"
+        self._tells_norm = config.zero_stage > 0 or self._is_bf16
         self.module = module
         settings = {
             "train_micro_batch_size_per_gpu": config.micro_batch,
@@ -60,6 +67,11 @@ class DeepSpeedEngine:
             model=module, optimizer=adamw, config=settings, dist_init_required=False
         )
 
+    @property
+    def optimizer(self) -> Any:
+        """DeepSpeed's optimizer; its `param_groups` and `state` are AdamW's, for this rank's share."""
+        return self._engine.optimizer
+
     def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
         """The student's sums for a micro-batch."""
         outputs: dict[str, Tensor] = self._engine(*inputs)
@@ -67,18 +79,20 @@ class DeepSpeedEngine:
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Accumulate gradients, which DeepSpeed averages over ranks and sums over micro-batches."""
-        # The loss is divided by counts of the global batch already; dividing by micro-batches again would be wrong.
+        # The loss is divided by counts of the global batch already; their number of parts does not matter.
         self._engine.backward(loss, scale_wrt_gas=False)
         if not last:
             self._engine.step()
 
     def update(self, learning_rate: float) -> float:
         """Change the weights; returns the norm of the gradient before clipping."""
-        for group in self._engine.optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        # Without ZeRO in fp32, DeepSpeed clips but does not tell the norm; every rank has the whole gradient.
+        plain = [] if self._tells_norm else [w.grad for w in self.module.parameters() if w.grad is not None]
+        own_norm = torch.nn.utils.get_total_norm(plain)
         self._engine.step()
-        norm = self._engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
+        return float(self._engine.get_global_grad_norm() if self._tells_norm else own_norm)
 
     def update_teacher(self, teacher: MomentumTeacher, momentum: float) -> None:
         """Move the teacher towards the student's present weights, on every rank alike."""
@@ -87,13 +101,14 @@ class DeepSpeedEngine:
             teacher.update(named, momentum)
 
     def full_weights(self) -> dict[str, Tensor]:
-        """The student's trainable weights, whole and in fp32, on the CPU of every rank. All ranks call this together."""
+        """The student's weights, whole, in fp32, on the CPU of every rank. All ranks call this together."""
+        copies = self._unsplit_copies()
         weights = {}
         for name, weight in self.module.named_parameters():
             # DeepSpeed keeps fp32 copies only where it trains in lower precision or splits the optimizer.
-            full = safe_get_full_fp32_param(weight) if hasattr(weight, "_hp_mapping") or self.stage == 3 else None
-            whole = weight.detach() if full is None else full
-            weights[name] = whole.to("cpu", torch.float32, copy=True).contiguous()
+            split = hasattr(weight, "_hp_mapping") or self.stage == 3
+            full = safe_get_full_fp32_param(weight) if split else copies.get(weight, weight)
+            weights[name] = full.detach().to("cpu", torch.float32, copy=True).contiguous()
         return weights
 
     def save(self, folder: Path) -> None:
@@ -101,8 +116,32 @@ class DeepSpeedEngine:
         self._engine.save_checkpoint(os.fspath(folder), tag=_TAG)
 
     def load(self, folder: Path) -> None:
-        """Restore the training state from `folder`, which holds every rank's part."""
-        self._engine.load_checkpoint(os.fspath(folder), tag=None)
+        """Restore the training state from `folder`, which holds every rank's part.
+
+        Raises:
+            DataError: if DeepSpeed finds no state there.
+        """
+        optimizer = self.optimizer
+        settings = [
+            {key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups
+        ]
+        path, _ = self._engine.load_checkpoint(os.fspath(folder), tag=None)
+        if path is None:
+            raise DataError(f"{folder} holds no training state that DeepSpeed can read")
+        # Under ZeRO-3, a universal checkpoint gives every group the settings of the first, and all groups one
+        # and the same counter of steps, which each of them then moves on.
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
+        for state in optimizer.state.values():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].clone()
+
+    def _unsplit_copies(self) -> dict[torch.nn.Parameter, Tensor]:
+        """The fp32 copies of bf16 weights without ZeRO, which DeepSpeed's public functions do not find."""
+        if not (self.stage == 0 and self._is_bf16):
+            return {}
+        groups = zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True)
+        return {low: full for lows, fulls in groups for low, full in zip(lows, fulls, strict=True)}
 
     def _whole(self, weights: list[torch.nn.Parameter]) -> Any:
         if self.stage < 3:
@@ -112,7 +151,8 @@ class DeepSpeedEngine:
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices decay; biases, norms and learned tokens do not."""
-    decayed, plain = [], []
+    decayed: list[torch.nn.Parameter] = []
+    plain: list[torch.nn.Parameter] = []
     for _, weight in module.named_parameters():
         (decayed if weight.ndim > 1 else plain).append(weight)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -126,7 +166,9 @@ def to_universal(folder: Path) -> None:
     source, target = folder / _TAG, folder / "universal"
     with _quiet():
         ds_to_universal.main(
-            _Options(input_folder=str(source), output_folder=str(target), inject_missing_state=True, **options)
+            _Options(
+                input_folder=str(source), output_folder=str(target), inject_missing_state=True, **options
+            )
         )
     (folder / "latest").write_text("universal")
 
@@ -141,14 +183,11 @@ class _Options:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Send what the converter prints to nowhere."""
-    with open(os.devnull, "w") as sink:
-        from contextlib import redirect_stderr, redirect_stdout
-
-        with redirect_stdout(sink), redirect_stderr(sink):
-            yield
+    with open(os.devnull, "w") as sink, redirect_stdout(sink), redirect_stderr(sink):
+        yield
 
 
 def _avoid_compiling() -> None:
-    """On CPU, keep DeepSpeed from compiling its shared-memory communication for a minute; gloo does that work here."""
+    """On CPU, keep DeepSpeed from compiling its own communication, which takes a minute; gloo does."""
     if not torch.cuda.is_available():
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False

@@ -11,13 +11,14 @@ from safetensors.torch import load_file
 
 from ecgdist.config import build
 from ecgdist.errors import DataError
-from ecgdist.modelfolder import ModelConfig, Provenance, save_model
+from ecgdist.modelcard import ModelConfig, Provenance
+from ecgdist.modelfolder import save_model
 from ecgdist.pretraining.checkpoint import STUDENT, CheckpointStore, Restored
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.storage import Location
 
-RUN = "run.json"
+RUN, CONFIG = "run.json", "config.yaml"
 MODEL = "model"
 _ENCODER = "encoder."
 
@@ -34,6 +35,19 @@ def read_run(run: Location) -> dict[str, Any]:
     return content
 
 
+def read_plan(run: Location) -> RunPlan:
+    """A run laid out again from its ``run.json``.
+
+    Raises:
+        DataError: if the folder is not a run, or its corpus was replaced.
+    """
+    facts = read_run(run)
+    plan = RunPlan.of(build(PretrainConfig, facts["config"], str(run / RUN)))
+    if plan.corpus.corpus_id != facts["corpus_id"]:
+        raise DataError(f"the corpus at {plan.corpus.location} is not the one that {run} was trained on")
+    return plan
+
+
 def newest_student(run: Location, local: Path) -> Restored:
     """The newest checkpoint of a run with its ``student.safetensors`` downloaded and checked.
 
@@ -43,7 +57,9 @@ def newest_student(run: Location, local: Path) -> Restored:
     store = CheckpointStore(run)
     names = store.names()
     if not names:
-        raise DataError(f"{run} has no checkpoint yet; run `ecgdist pretrain` with this --out until it saves one")
+        raise DataError(
+            f"{run} has no checkpoint yet; run `ecgdist pretrain` with this --out until it saves one"
+        )
     return store.fetch(names[-1], local, only=(STUDENT,))
 
 
@@ -57,9 +73,7 @@ def export_model(run: Location, out: Location) -> Location:
     facts = read_run(run)
     if out.is_file() or out.list_files():
         raise DataError(f"{out} exists and is not empty; choose another --out, or remove it first")
-    plan = RunPlan.of(build(PretrainConfig, facts["config"], str(run / RUN)))
-    if plan.corpus.corpus_id != facts["corpus_id"]:
-        raise DataError(f"the corpus at {plan.corpus.location} is not the one that {run} was trained on")
+    plan = read_plan(run)
     with tempfile.TemporaryDirectory(prefix="ecgdist-export-") as temporary:
         checkpoint = newest_student(run, Path(temporary))
         weights = load_file(checkpoint.folder / STUDENT)

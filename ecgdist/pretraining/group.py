@@ -31,7 +31,7 @@ class Group:
         return values
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
-        """Rows of all processes, in order of rank: ``(counts[rank], ...)`` -> ``(sum(counts), ...)``. No gradient.
+        """Rows of all processes by rank: ``(counts[rank], ...)`` -> ``(sum(counts), ...)``. No gradient.
 
         Collectives need equal shapes, so shorter parts travel padded.
         """

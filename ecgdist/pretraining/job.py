@@ -13,13 +13,16 @@ from typing import Any
 
 import ray
 import ray.train
+import yaml
 from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
+from ecgdist.config import build
 from ecgdist.errors import ConfigError
+from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
-from ecgdist.pretraining.export import MODEL, RUN, export_model
+from ecgdist.pretraining.export import CONFIG, MODEL, RUN, export_model, read_run
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.worker import train_worker
 from ecgdist.raytools import ray_session, user_errors
@@ -70,6 +73,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
             mailbox.close()
     if view.error is not None:
         raise view.error
+    (run / MODEL).delete()  # what an interrupted export left is no model, and in the way of one
     model = export_model(run, run / MODEL)
     console.print(f"model written to {model}", soft_wrap=True, highlight=False)
     return PretrainResult(run, model)
@@ -79,22 +83,41 @@ def claim_run(run: Location, plan: RunPlan) -> None:
     """Make `run` this run's folder; one that holds anything else is refused.
 
     Raises:
-        ConfigError: if the folder is not empty and not a run.
+        ConfigError: if the folder is not empty and not a run, or a run that began with other settings.
     """
     note = run / RUN
     if note.exists():
+        # Also where there is no checkpoint yet: the model is published with what run.json says.
+        _state_at_start(run).refuse_other_run(plan.state(0, plan.config.workers.count))
         return
     if run.is_file() or run.list_files():
         raise ConfigError(f"{run} exists and is not a run; choose another --out, or remove it first")
+    # Whole paths: reports and exports of the run are made from other folders.
+    places = {"corpus": plan.corpus.location.uri, "out": run.uri}
     content: dict[str, Any] = {
-        "config": plan.config.model_dump(mode="json"),
+        "config": plan.config.model_dump(mode="json") | places,
         "corpus_id": plan.corpus.corpus_id,
         "global_batch": plan.order.global_batch,
         "steps_per_epoch": plan.order.steps_per_epoch,
         "total_steps": plan.total_steps,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     }
+    # For `ecgdist pretrain`, to run the same again elsewhere.
+    (run / CONFIG).write_bytes(yaml.safe_dump(content["config"], sort_keys=False).encode())
     note.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def _state_at_start(run: Location) -> TrainState:
+    """What ``run.json`` says that the run began as."""
+    content = read_run(run)
+    config = build(PretrainConfig, content["config"], str(run / RUN))
+    return TrainState(
+        step=0,
+        total_steps=content["total_steps"],
+        world_size=config.workers.count,
+        corpus_id=content["corpus_id"],
+        settings=config.fixed_part() | {"global_batch": content["global_batch"]},
+    )
 
 
 def _announce(plan: RunPlan, console: Console) -> None:
@@ -113,7 +136,9 @@ def _announce(plan: RunPlan, console: Console) -> None:
 def _wants_gpu(config: PretrainConfig) -> bool:
     available = ray.cluster_resources().get("GPU", 0) >= 1
     if config.workers.accelerator == "gpu" and not available:
-        raise ConfigError("workers.accelerator = gpu, but the cluster has no GPU; use auto or cpu, or add GPU nodes")
+        raise ConfigError(
+            "workers.accelerator = gpu, but the cluster has no GPU; use auto or cpu, or add GPU nodes"
+        )
     return available and config.workers.accelerator != "cpu"
 
 
@@ -124,7 +149,8 @@ def _check_cluster(config: PretrainConfig) -> None:
     if cpus < needed:
         raise ConfigError(
             f"the cluster has {cpus:g} CPUs; {config.workers.count} workers with workers.cpus_each = "
-            f"{config.workers.cpus_each:g} and a read task of {config.data.stream.cpus_per_task:g} CPUs each need {needed:g}"
+            f"{config.workers.cpus_each:g} and a read task of {config.data.stream.cpus_per_task:g} CPUs each "
+            f"need {needed:g}"
         )
 
 

@@ -22,7 +22,7 @@ class MetricsLog:
     """
 
     def __init__(self, run: Location, start_step: int) -> None:
-        """Open the log of a run that goes on from `start_step`: rows of later steps, which are trained again, go."""
+        """Open the log of a run that goes on from `start_step`; rows of later steps are dropped."""
         self._target = run / METRICS
         self._board_target = run / TENSORBOARD
         old = read_metrics(run)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.preprocessing import Preprocessing
@@ -48,8 +49,16 @@ class RunPlan:
             global_batch=data.resolved_global_batch(int(selection.group_rows.sum())),
             shuffle_rows=data.shuffle_rows,
         )
-        preprocessing = Preprocessing(pack=corpus.manifest.pack, device=config.device)
-        return cls(config, corpus, selection, selected, order, config.total_steps(order.steps_per_epoch), preprocessing)
+        preprocessing = build(Preprocessing, {"pack": corpus.manifest.pack, "device": config.device})
+        return cls(
+            config,
+            corpus,
+            selection,
+            selected,
+            order,
+            config.total_steps(order.steps_per_epoch),
+            preprocessing,
+        )
 
     def state(self, step: int, world_size: int) -> TrainState:
         """The training state after `step` steps."""

@@ -1,17 +1,18 @@
 """One optimizer step on the global batch, whatever the number of workers and micro-batches.
 
-The teacher's keys of the whole global batch come first, without gradient; then every micro-batch of the student is
-contrasted with all of them. Losses are sums over rows, divided by counts of the global batch, so how rows are spread
-over ranks and micro-batches changes memory and time, not mathematics.
+The teacher's keys of the whole global batch come first, without gradient; then every micro-batch of the
+student is contrasted with all of them. Losses are sums over rows, divided by counts of the global batch, so
+how rows are spread over ranks and micro-batches changes memory and time, not mathematics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -99,7 +100,8 @@ class TrainingStep:
         """Train on one global batch.
 
         Raises:
-            TrainingError: on all ranks together, before the weights change, if a loss is not finite anywhere.
+            TrainingError: on all ranks together; before the weights change, if a loss is not finite anywhere,
+                and after it, if the gradient is not.
         """
         views = self._views(batch)
         keys = key_patient = None
@@ -119,9 +121,17 @@ class TrainingStep:
                 suspects.extend(batch.row_ids[i] for i in chunk)
         totals = self._agree(totals, suspects, batch.step)
         gradient_norm = self.engine.update(learning_rate)
+        if not math.isfinite(gradient_norm):
+            raise TrainingError(
+                f"step {batch.step}: the gradient is not finite (norm {gradient_norm}), though the loss is. "
+                "The weights it gave are not saved. Begin anew in another --out with a lower "
+                "optimizer.learning_rate, or with engine.precision = fp32"
+            )
         if self.teacher is not None:
             contrast = self.objective.contrastive
-            momentum = momentum_at(batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end)
+            momentum = momentum_at(
+                batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end
+            )
             self.engine.update_teacher(self.teacher, momentum)
         return self._result(totals, tokens, gradient_norm)
 
@@ -134,7 +144,9 @@ class TrainingStep:
         spare = np.maximum(batch.valid_samples - pre.window_samples, 0) + 1
         views = []
         for stream in (CROP_STUDENT, CROP_TEACHER) if self.teacher is not None else (CROP_STUDENT,):
-            starts = torch.from_numpy(self._draws.integers(stream, batch.step, batch.positions, spare)).to(device)
+            starts = torch.from_numpy(self._draws.integers(stream, batch.step, batch.positions, spare)).to(
+                device
+            )
             views.append(pre.window(filtered, starts, valid, lead_mask))
         width = self.engine.module.num_tokens
         noise = self._draws.uniform(MASK, batch.step, batch.positions, width)
@@ -151,7 +163,9 @@ class TrainingStep:
         assert self.teacher is not None
         chunks = torch.tensor_split(torch.arange(len(views.positions)), self.num_micro_batches)
         parts = [
-            self.teacher.keys(views.teacher[c], views.teacher_valid[c], views.lead_mask[c]) for c in chunks if len(c)
+            self.teacher.keys(views.teacher[c], views.teacher_valid[c], views.lead_mask[c])
+            for c in chunks
+            if len(c)
         ]
         return torch.cat(parts)
 
@@ -172,20 +186,33 @@ class TrainingStep:
         return count.to(torch.float64)
 
     def _forward(
-        self, views: _Views, chunk: Sequence[int], keys: Tensor | None, key_patient: Tensor | None, tokens: Tensor
+        self,
+        views: _Views,
+        chunk: npt.NDArray[np.int_],
+        keys: Tensor | None,
+        key_patient: Tensor | None,
+        tokens: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The loss of one micro-batch, scaled for an engine that averages over ranks, and its plain sums."""
-        # Under ZeRO-3 every rank must run the model equally often; a rank without rows left runs one of weight 0.
+        # Under ZeRO-3 all ranks must run the model equally often; one without rows left runs one of weight 0.
         rows = torch.as_tensor(chunk if len(chunk) else [0], device=self._device)
         weight = torch.full((len(rows),), float(len(chunk) > 0), device=self._device)
         contrast = () if keys is None else (keys, views.positions[rows], views.patient[rows], key_patient)
         outputs = self.engine.forward(
-            views.student[rows], views.student_valid[rows], views.lead_mask[rows], views.noise[rows], weight, *contrast
+            views.student[rows],
+            views.student_valid[rows],
+            views.lead_mask[rows],
+            views.noise[rows],
+            weight,
+            *contrast,
         )
         loss, _ = combine(outputs, tokens.float(), self._order.global_batch, self.objective)
         zero = torch.zeros(())
         sums = torch.stack(
-            [outputs.get(name, zero).detach().double().cpu() for name in ("reconstruction_sum", "contrastive_sum")]
+            [
+                outputs.get(name, zero).detach().double().cpu()
+                for name in ("reconstruction_sum", "contrastive_sum")
+            ]
         )
         return loss * self._group.world_size, sums
 
@@ -195,11 +222,14 @@ class TrainingStep:
         totals = self._group.sum(torch.cat([totals, bad]).to(self._device)).cpu()
         if totals[2]:
             found = [(r, rows) for r, rows in enumerate(self._group.gather_objects(suspects)) if rows]
-            where = "; ".join(f"rank {r}: {', '.join(rows[:8])}{' ...' if len(rows) > 8 else ''}" for r, rows in found)
+            where = "; ".join(
+                f"rank {r}: {', '.join(rows[:8])}{' ...' if len(rows) > 8 else ''}" for r, rows in found
+            )
             raise TrainingError(
-                f"step {step}: the loss is not finite in a micro-batch with these records ({where}). The weights were not "
-                "changed. Look at the records with `ecgdist inspect`, or lower optimizer.learning_rate, and run again: "
-                "training goes on from the last checkpoint"
+                f"step {step}: the loss is not finite in a micro-batch with these records ({where}). "
+                "The weights were not changed. Look at the records with `ecgdist inspect`; run again to go "
+                "on from the last checkpoint, or begin anew in another --out with a lower "
+                "optimizer.learning_rate"
             )
         return totals[:2]
 
@@ -210,6 +240,6 @@ class TrainingStep:
 
 
 def micro_batches(order: Order, world_size: int, micro_batch: int) -> int:
-    """How many times every rank runs the model in a step, so that none runs more than `micro_batch` rows at once."""
+    """How often every rank runs the model in a step, so that none has over `micro_batch` rows at once."""
     most = max(len(order.positions_of(rank, world_size)) for rank in range(world_size))
     return -(-most // micro_batch)

@@ -14,7 +14,6 @@ import ray.train.torch
 from ecgdist.config import build
 from ecgdist.errors import ConfigError, TrainingError
 from ecgdist.objectives.hybrid import PretrainingModule
-from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
@@ -43,7 +42,7 @@ def train_worker(job: dict[str, Any]) -> None:
             worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, Path(scratch))
         worker.run()
     except (ConfigError, TrainingError) as error:
-        # All ranks meet these together, and would meet them again: tell the driver instead of being started anew.
+        # All ranks meet these together, and would meet them again: tell the driver, do not start anew.
         if group.rank == 0:
             mailbox.post({"error": error})
 
@@ -52,7 +51,7 @@ class Worker:
     """One rank of a run."""
 
     def __init__(self, config: PretrainConfig, group: Group, mailbox: Mailbox, scratch: Path) -> None:
-        """Build the student, its teacher and engine, and restore the newest checkpoint. All ranks do this together."""
+        """Build student, teacher and engine, and restore the newest checkpoint; all ranks together."""
         self.plan = RunPlan.of(config)
         self.group, self._mailbox = group, mailbox
         self._store = CheckpointStore(Location.of(config.out))
@@ -167,7 +166,9 @@ class Worker:
         state = self.plan.state(self.step, self.group.world_size)
         if log is not None:
             log.flush()
-        name = self._store.save(self.engine, self.teacher, state, self.group, self.plan.config.checkpoint.keep_last)
+        name = self._store.save(
+            self.engine, self.teacher, state, self.group, self.plan.config.checkpoint.keep_last
+        )
         self._say(f"saved checkpoint {name}")
 
     def _say(self, text: str) -> None:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from safetensors.torch import load_file
 
-from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.summary import summarise
 from ecgdist.downstream.evaluation import Evaluation
@@ -19,7 +18,7 @@ from ecgdist.modelfolder import load
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.checkpoint import STUDENT
 from ecgdist.pretraining.config import PretrainConfig
-from ecgdist.pretraining.export import MODEL, newest_student, read_run
+from ecgdist.pretraining.export import CONFIG, MODEL, newest_student, read_plan, read_run
 from ecgdist.pretraining.metrics import read_metrics
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.record import STANDARD_LEADS, bits_to_mask
@@ -36,19 +35,18 @@ def report_run(run: Location) -> Location:
         DataError: if the folder is not a run, or its corpus is gone.
         StorageError: if something cannot be read or written.
     """
-    facts = read_run(run)
-    config = build(PretrainConfig, facts["config"], str(run))
-    plan = RunPlan.of(config)
+    facts, plan = read_run(run), read_plan(run)
+    config = plan.config
     finished = (run / MODEL / "config.json").exists()
     data = ReportData(
-        title=f"Pretraining run {run.name}",
-        command=f"ecgdist pretrain --corpus {config.corpus} --out {config.out}  # with the settings below as CONFIG.yaml",
+        title=f"Pretraining report: {config.encoder.size} encoder, {_arm(config)}",
+        command=f"ecgdist pretrain {run / CONFIG} --out ANOTHER_FOLDER",
         corpus_id=plan.corpus.corpus_id,
         model_hash=load(run / MODEL).model_hash if finished else Missing("The run has not written its model yet."),
         seeds={"pretraining": config.seed},
         data=_counts(plan.corpus),
         metrics=read_metrics(run),
-        reconstruction=_reconstruction(run, plan),
+        reconstruction=masked_ecg(run, plan),
         evaluation=_evaluation(run),
         settings=facts["config"],
         versions=facts["versions"],
@@ -75,8 +73,15 @@ def _evaluation(run: Location) -> Evaluation | Missing:
     return Evaluation.model_validate_json(path.read_bytes())
 
 
-def _reconstruction(run: Location, plan: RunPlan) -> Reconstruction | Missing:
-    """The first row that the run did not train on (or the first of all), masked with noise of seed 0."""
+def _arm(config: PretrainConfig) -> str:
+    """What the run learned by, in the words of the paper."""
+    if config.objective.contrastive.weight == 0:
+        return "generative learning (GL)"
+    return "contrastive learning (CL)" if config.objective.generative.weight == 0 else "hybrid learning (HL)"
+
+
+def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:
+    """The first row that the run did not train on (or the first of all), masked with noise of seed 0, and filled."""
     if plan.config.objective.generative.weight == 0:
         return Missing("The run was contrastive only (generative.weight = 0), so it has no decoder.")
     module = plan.build_module()

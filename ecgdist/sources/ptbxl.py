@@ -102,7 +102,9 @@ def _listing(row: Mapping[str, str | None], number: int, files: frozenset[str]) 
             refusal=None if key else absent,
         )
     except ValueError as error:
-        record_id = f"{row['ecg_id'] or 'no ecg_id'} (row {number})"
+        ecg_id_cell = row["ecg_id"] or ""
+        # In a table whose columns have slipped any cell may hold a report, and record ids enter a corpus.
+        record_id = f"{ecg_id_cell if ecg_id_cell.isdecimal() else 'no ecg_id'} (row {number})"
         refusal = ("unreadable_metadata", f"{_TABLE}, row {number}: {error}")
         return Listing(record_id, key or "", refusal=refusal)
 

@@ -1,1 +1,1 @@
-"""The order of samples, and its execution by Ray Data. `order` and `draws` are pure; only `execution` knows Ray."""
+"""The order of samples, and its execution by Ray Data; only `execution` knows Ray."""

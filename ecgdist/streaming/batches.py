@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -45,7 +46,7 @@ class RankBatch:
 
 @dataclass
 class _LaneRows:
-    """Rows of one pool that wait to be used, copied out of the object store so that its memory is free again."""
+    """Rows of one pool that wait to be used, copied out of the object store so that its memory is free."""
 
     signal_uv: npt.NDArray[np.int16]
     valid_samples: npt.NDArray[np.int64]
@@ -76,31 +77,41 @@ def rank_batches(
     start_step: int,
     end_step: int,
     num_samples: int,
-    tables: Callable[[Iterator[PoolItem]], Iterator[pa.Table]],
-) -> Iterator[RankBatch]:
+    tables: Callable[[Iterator[PoolItem]], Generator[pa.Table, None, None]],
+) -> Generator[RankBatch, None, None]:
     """Batches of steps ``start_step ... end_step - 1`` for one rank.
 
     Args:
-        tables: gives the table of each pool item, in order; `execution.pool_tables`, or a plain loop in a test.
+        tables: gives the table of each pool item, in order: `execution.pool_tables`, or a plain loop.
 
     Raises:
-        DataError: if a pool is missing.
+        DataError: if a pool is missing, or one comes that no step needs.
     """
     lanes = order.lanes_of(rank, world_size)
     positions = order.positions_of(rank, world_size)
     waiting: dict[int, deque[_LaneRows]] = {lane: deque() for lane in lanes}
-    arriving = tables(order.items(lanes, start_step, end_step))
-    for step in range(start_step, end_step):
-        while short := [lane for lane in lanes if sum(p.left for p in waiting[lane]) < order.rows_per_step]:
-            table = next(arriving, None)
-            if table is None:
-                raise DataError(f"the stream ended at step {step} with lanes {short} short of rows")
-            waiting[table["lane"][0].as_py()].append(_LaneRows.of(table, num_samples))
-        yield _assemble(step, positions, [waiting[lane] for lane in lanes], order.rows_per_step, num_samples)
+    # Closed with this generator, so that a pipeline stops when its consumer does.
+    with closing(tables(order.items(lanes, start_step, end_step))) as arriving:
+        for step in range(start_step, end_step):
+            while short := [
+                lane for lane in lanes if sum(pool.left for pool in waiting[lane]) < order.rows_per_step
+            ]:
+                table = next(arriving, None)
+                if table is None:
+                    raise DataError(f"the stream ended at step {step} with lanes {short} short of rows")
+                waiting[table["lane"][0].as_py()].append(_LaneRows.of(table, num_samples))
+            pools = [waiting[lane] for lane in lanes]
+            yield _assemble(step, positions, pools, order.rows_per_step, num_samples)
+        if next(arriving, None) is not None:
+            raise DataError(f"the stream goes on after step {end_step - 1}, which was to be its last")
 
 
 def _assemble(
-    step: int, positions: npt.NDArray[np.int64], lanes: list[deque[_LaneRows]], rows_per_lane: int, num_samples: int
+    step: int,
+    positions: npt.NDArray[np.int64],
+    lanes: list[deque[_LaneRows]],
+    rows_per_lane: int,
+    num_samples: int,
 ) -> RankBatch:
     count = len(positions)
     batch = RankBatch(
@@ -131,10 +142,14 @@ def _assemble(
     return batch
 
 
-def read_ahead(source: Iterator[T], depth: int = 2) -> Iterator[T]:
-    """The items of `source`, computed up to `depth` ahead in a thread. An error is raised where its item was due."""
+def read_ahead(source: Generator[T, None, None], depth: int = 2) -> Generator[T, None, None]:
+    """The items of `source`, computed up to `depth` ahead in a thread; it closes `source` when it is closed.
+
+    Raises:
+        Exception: what `source` raises, where its item was due.
+    """
     end = object()
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as worker:
+    with closing(source), ThreadPoolExecutor(max_workers=1, thread_name_prefix="read-ahead") as worker:
         futures: deque[Future[object]] = deque(worker.submit(next, source, end) for _ in range(depth))
         try:
             while (item := futures.popleft().result()) is not end:

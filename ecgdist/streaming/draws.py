@@ -1,4 +1,4 @@
-"""Random numbers that depend on (seed, step, position in the global batch) alone, never on a rank or on a history.
+"""Random numbers that depend on (seed, step, position in the global batch) alone, not on a rank or a history.
 
 Resuming needs no generator state, and any number of workers draws the same numbers for the same record.
 """
@@ -26,7 +26,9 @@ class Draws:
     seed: int
     global_batch: int
 
-    def uniform(self, stream: int, step: int, positions: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.float32]:
+    def uniform(
+        self, stream: int, step: int, positions: npt.NDArray[np.int64], width: int
+    ) -> npt.NDArray[np.float32]:
         """``(len(positions), width)`` numbers in [0, 1)."""
         return self._generator(stream, step).random((self.global_batch, width), dtype=np.float32)[positions]
 
@@ -38,4 +40,6 @@ class Draws:
         return np.minimum((share * below).astype(np.int64), below - 1)
 
     def _generator(self, stream: int, step: int) -> np.random.Generator:
-        return np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(stream, step))))
+        return np.random.Generator(
+            np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(stream, step)))
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -29,16 +29,16 @@ class StreamLimits(Config):
     object_store_bytes: int = Field(default=150_000_000, ge=1)
     """Bytes of blocks that may wait in the object store for one rank."""
     items_per_segment: int = Field(default=512, ge=1)
-    """Pools that one Ray Data execution holds; the next execution starts while the last pools of this one are used."""
+    """Pools that one Ray Data execution holds; the next one starts while the last pools of this are used."""
 
 
 def pool_tables(
     items: Iterator[PoolItem], read: Callable[[PoolItem], pa.Table], limits: StreamLimits
-) -> Iterator[pa.Table]:
+) -> Generator[pa.Table, None, None]:
     """The table of every item, in order, read ahead by Ray tasks.
 
-    A run may have millions of items, so they go to Ray Data in segments; memory and time to the first table do not
-    grow with the length of the run, and the start of a segment is hidden behind the one before.
+    A run may have millions of items, so they go to Ray Data in segments; memory and time to the first table
+    do not grow with the length of the run, and the start of a segment is hidden behind the one before.
 
     Raises:
         DataError: if Ray Data gives another item than the order asks for, or none.
@@ -56,7 +56,9 @@ def pool_tables(
                     upcoming = _start(starter, next(segments, []), read_ref, limits)
                 yield _expect(segment.take(), item)
             if segment.take() is not None:
-                raise DataError("Ray Data gave more pools than the order has; this is a defect, please report it")
+                raise DataError(
+                    "Ray Data gave more pools than the order has; this is a defect, please report it"
+                )
 
 
 @dataclass
@@ -94,10 +96,16 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
         batch_size=1,
         num_cpus=limits.cpus_per_task,
         # Where the consumer is: a pool read elsewhere would cross the network twice.
-        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=True
+        ),
     )
     context = dataset.context
     context.enable_progress_bars = False
+    # Else the cause of an error in a read task is lost on its way here.
+    context.raise_original_map_exception = True
+    # A pool above Ray's usual block size would come in pieces.
+    context.target_max_block_size = None
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         cpu=limits.cpus, object_store_memory=limits.object_store_bytes
@@ -113,5 +121,7 @@ def _expect(table: pa.Table | None, item: PoolItem) -> pa.Table:
         raise DataError(f"Ray Data ended before pool {item}; rows would have been lost")
     found = (table["lane"][0].as_py(), table["step"][0].as_py())
     if found != (item.lane, item.step):
-        raise DataError(f"Ray Data gave the pool of (lane, step) {found} where {item} was due; rows are out of order")
+        raise DataError(
+            f"Ray Data gave the pool of (lane, step) {found} where {item} was due; rows are out of order"
+        )
     return table

@@ -1,8 +1,9 @@
-"""The order of samples: a pure function of (seed, epoch, lanes, global batch, pool size), with no input or output.
+"""The order of samples: a pure function of (seed, epoch, lanes, global batch, pool size) that reads nothing.
 
-For an epoch all row groups are permuted; the rows, in that sequence and from a random one on, are cut into `lanes` equal lanes of ``T * q`` rows
-(q = global_batch / lanes, T = steps of an epoch). In a lane, consecutive rows form pools, and the rows of a pool are
-permuted. A step takes the next q rows of every lane. Which worker serves which lane changes nothing of this.
+For an epoch all row groups are permuted; the rows, in that sequence and from a random one on, are cut into
+`lanes` equal lanes of ``T * q`` rows (q = global_batch / lanes, T = steps of an epoch). In a lane,
+consecutive rows form pools, and the rows of a pool are permuted. A step takes the next q rows of every lane.
+Which worker serves which lane changes nothing of this.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class PoolItem:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """One epoch's sequence of row groups: `starts` says where each begins; lanes begin at `shift` and wrap around."""
+    """One epoch's sequence of row groups: where each `starts`; lanes begin at `shift` and wrap around."""
 
     groups: Ints
     starts: Ints
@@ -48,8 +49,8 @@ class _Epoch:
 class Order:
     """Which rows every step of a run takes.
 
-    A row is named by (row group, place among the selected rows of the group). The global batch is ordered by lane:
-    positions ``lane * q ... (lane + 1) * q - 1`` belong to `lane`.
+    A row is named by (row group, place among the selected rows of the group). The global batch is ordered by
+    lane: positions ``lane * q ... (lane + 1) * q - 1`` belong to `lane`.
     """
 
     def __init__(
@@ -74,10 +75,13 @@ class Order:
         if global_batch % lanes:
             below = global_batch // lanes * lanes
             nearest = f"{below} or {below + lanes}" if below else str(lanes)
-            raise ConfigError(f"global_batch = {global_batch} is no multiple of lanes = {lanes}; use {nearest}")
+            raise ConfigError(
+                f"global_batch = {global_batch} is no multiple of lanes = {lanes}; use {nearest}"
+            )
         if global_batch > self.num_rows:
             raise ConfigError(
-                f"global_batch = {global_batch} is more than the {self.num_rows} selected rows of the corpus; make it smaller"
+                f"global_batch = {global_batch} is more than the {self.num_rows} selected rows of the "
+                "corpus; make it smaller"
             )
         self.seed, self.lanes, self.global_batch, self.shuffle_rows = seed, lanes, global_batch, shuffle_rows
         self.rows_per_step = global_batch // lanes
@@ -93,7 +97,7 @@ class Order:
         return partial(Order, **settings), (self.group_rows,)
 
     def rows(self, step: int) -> tuple[Ints, Ints]:
-        """``(global_batch,)`` row groups and places of the rows of a step, in the order of the global batch."""
+        """``(global_batch,)`` row groups and places of a step's rows, in the order of the global batch."""
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         groups, places = [], []
         for lane in range(self.lanes):
@@ -121,7 +125,7 @@ class Order:
         return self._rows_at(epoch, np.arange(self.lanes * self.lane_rows, self.num_rows))
 
     def items(self, lanes: Sequence[int], start_step: int, end_step: int) -> Iterator[PoolItem]:
-        """The pools that `lanes` need for steps ``start_step ... end_step - 1``, sorted by when they are needed."""
+        """The pools that `lanes` need for steps ``start_step ... end_step - 1``, sorted by first need."""
         for epoch in range(start_step // self.steps_per_epoch, -(-end_step // self.steps_per_epoch)):
             base = epoch * self.steps_per_epoch
             begin = max(0, start_step - base) * self.rows_per_step
@@ -132,7 +136,9 @@ class Order:
                 while position < end:
                     pool = self._pool_at(lane, position)
                     first, last = self._pool_bounds(lane, pool)
-                    found.append(PoolItem(base + position // self.rows_per_step, epoch, lane, pool, position - first))
+                    found.append(
+                        PoolItem(base + position // self.rows_per_step, epoch, lane, pool, position - first)
+                    )
                     position = last
             yield from sorted(found, key=lambda item: (item.step, item.lane))
 
@@ -144,7 +150,8 @@ class Order:
         """
         if world_size > self.lanes:
             raise ConfigError(
-                f"{world_size} workers for lanes = {self.lanes}: every worker needs a lane; use fewer workers, or more lanes in a new run"
+                f"{world_size} workers for lanes = {self.lanes}: every worker needs a lane; use fewer "
+                "workers, or more lanes in a new run"
             )
         each, more = divmod(self.lanes, world_size)
         first = rank * each + min(rank, more)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from ecgdist.corpus import Corpus
@@ -33,7 +34,7 @@ class PoolReader:
 
         Returns:
             Columns ``signal`` (int16 bytes, 12 x samples), ``row_id``, ``patient`` (int64), ``lead_mask``,
-            ``valid_samples``, and ``lane`` and ``step`` of the item, by which the consumer checks what it got.
+            ``valid_samples``, and ``lane`` and ``step`` of the item, by which the consumer checks its order.
         """
         corpus = _open(self.location, self.corpus_id)
         groups, places = self.order.pool(item.epoch, item.lane, item.pool)
@@ -72,7 +73,7 @@ def patient_number(patient_key: str) -> int:
     return int(patient_key[:16], 16) >> 1
 
 
-def _binary(signal: np.ndarray) -> pa.Array:  # type: ignore[type-arg]
+def _binary(signal: npt.NDArray[np.int16]) -> pa.Array:
     width = signal[0].nbytes
     return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(signal), [None, pa.py_buffer(signal)])
 
@@ -81,5 +82,7 @@ def _binary(signal: np.ndarray) -> pa.Array:  # type: ignore[type-arg]
 def _open(location: Location, corpus_id: str) -> Corpus:
     corpus = Corpus(location)
     if corpus.corpus_id != corpus_id:
-        raise DataError(f"{location} was replaced by another corpus during the run ({corpus_id} -> {corpus.corpus_id})")
+        raise DataError(
+            f"{location} was replaced by another corpus during the run ({corpus_id} -> {corpus.corpus_id})"
+        )
     return corpus

@@ -36,10 +36,13 @@ class Selection:
 
     def row_offsets(self, group: int, places: Ints) -> Ints:
         """Offsets in the row group of the selected rows with these places."""
-        return self.offsets[self.starts[group] + places]
+        offsets: Ints = self.offsets[self.starts[group] + places]
+        return offsets
 
 
-def select_rows(corpus: Corpus, exclude_splits: Collection[str] = ()) -> tuple[Selection, npt.NDArray[np.bool_]]:
+def select_rows(
+    corpus: Corpus, exclude_splits: Collection[str] = ()
+) -> tuple[Selection, npt.NDArray[np.bool_]]:
     """Select the rows of a corpus that lie in none of `exclude_splits`.
 
     Returns:

@@ -23,7 +23,11 @@ def orders(draw: st.DrawFn) -> Order:
     most = sum(groups) // lanes
     batch = lanes * draw(st.integers(1, most))
     return Order(
-        groups, seed=draw(st.integers(0, 2**32)), lanes=lanes, global_batch=batch, shuffle_rows=draw(st.integers(1, 400))
+        groups,
+        seed=draw(st.integers(0, 2**32)),
+        lanes=lanes,
+        global_batch=batch,
+        shuffle_rows=draw(st.integers(1, 400)),
     )
 
 
@@ -41,7 +45,9 @@ def served(order: Order, world_size: int, start: int, end: int) -> list[list[Row
         assert items == sorted(items, key=lambda item: item.step)
         for item in items:
             groups, places = order.pool(item.epoch, item.lane, item.pool)
-            waiting[item.lane].extend(zip(groups[item.skip :].tolist(), places[item.skip :].tolist(), strict=True))
+            waiting[item.lane].extend(
+                zip(groups[item.skip :].tolist(), places[item.skip :].tolist(), strict=True)
+            )
         q = order.rows_per_step
         for lane in lanes:
             for number, batch in enumerate(batches):
@@ -54,7 +60,9 @@ def served(order: Order, world_size: int, start: int, end: int) -> list[list[Row
 def test_every_row_at_most_once_an_epoch_and_the_leftover_is_named(order: Order, data: st.DataObject) -> None:
     epoch = data.draw(st.integers(0, 5))
     first = epoch * order.steps_per_epoch
-    trained = [row for step in range(first, first + order.steps_per_epoch) for row in global_batch(order, step)]
+    trained = [
+        row for step in range(first, first + order.steps_per_epoch) for row in global_batch(order, step)
+    ]
     leftover = list(zip(*(column.tolist() for column in order.leftover(epoch)), strict=True))
     everything = [(g, r) for g, rows in enumerate(order.group_rows.tolist()) for r in range(rows)]
     assert sorted(trained + leftover) == everything

@@ -1,0 +1,105 @@
+"""What a model says of itself: its configuration, where it comes from, and the card that a person reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import field_validator
+
+from ecgdist.config import Config
+from ecgdist.models.config import EncoderConfig
+from ecgdist.preprocessing import Preprocessing
+from ecgdist.record import STANDARD_LEADS
+
+FORMAT_VERSION = 1
+
+
+class Provenance(Config):
+    """Where a model comes from."""
+
+    corpus_id: str
+    patient_key_fingerprint: str
+    """Of the key that the patients in ``pretraining_patients.parquet`` are hashed with."""
+    sources: dict[str, dict[str, str]]
+    """Licence and citation of each source of the corpus."""
+    exclude_splits: tuple[str, ...]
+    rows: int
+    """Rows of the corpus that were trained on."""
+    steps: int
+    global_batch: int
+    settings: dict[str, Any]
+    """The run's configuration."""
+    versions: dict[str, str]
+
+
+class ModelConfig(Config):
+    """``config.json`` of a model folder."""
+
+    format_version: int = FORMAT_VERSION
+    leads: tuple[str, ...] = STANDARD_LEADS
+    """Order of the leads in the model's input; there is only this one."""
+    encoder: EncoderConfig
+    preprocessing: Preprocessing
+    provenance: Provenance
+
+    @field_validator("leads")
+    @classmethod
+    def _standard_order(cls, leads: tuple[str, ...]) -> tuple[str, ...]:
+        if leads != STANDARD_LEADS:
+            raise ValueError(
+                f"this version feeds a model the leads {', '.join(STANDARD_LEADS)}, in that order"
+            )
+        return leads
+
+
+def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
+    """The card of a model, in Markdown."""
+    origin, pre = config.provenance, config.preprocessing
+    sources = "\n".join(
+        f"* **{name}**: {facts['licence']}. {facts['citation']}" for name, facts in origin.sources.items()
+    )
+    versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
+    left_out = ", ".join(origin.exclude_splits) or "none"
+    objective = json.dumps(origin.settings.get("objective", {}), indent=1)
+    return f"""# ECG encoder ({config.encoder.size})
+
+Pretrained with `ecgdist`, hybrid self-supervised learning after Song et al., arXiv 2407.07110;
+every value is our own.
+
+```python
+import ecgdist
+
+model = ecgdist.load("path/of/this/folder")
+# (leads, samples) -> ({config.encoder.shape.width},)
+embedding = model.embed(signal_mv, rate_hz=500, leads=["I", "II", "V1"])
+```
+
+## Input
+
+12 leads ({", ".join(config.leads)}; missing ones allowed), {pre.pack.rate_hz:g} Hz,
+windows of {pre.device.window_s:g} s, {pre.device.highpass_hz} to {pre.device.lowpass_hz} Hz,
+scaling `{pre.device.scaling}`. `embed` converts any other rate, unit
+and lead order; `config.json` has every setting.
+
+## Training
+
+{origin.rows:,} ECG segments of {num_patients:,} patients, corpus `{origin.corpus_id}`;
+splits left out: {left_out}.
+{origin.steps:,} steps of {origin.global_batch:,}. Weights sha256 `{model_hash}`.
+
+```json
+{objective}
+```
+
+Versions: {versions}.
+
+## Data
+
+{sources}
+
+## Limits
+
+For research. Not a medical device; not evaluated for any clinical use.
+Figures of an evaluation belong to its corpus.
+"""

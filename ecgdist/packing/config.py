@@ -1,0 +1,34 @@
+"""What to pack, and how."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from ecgdist.config import Config
+from ecgdist.preprocessing import PackStep
+
+
+class PackConfig(Config):
+    """What to pack, and how."""
+
+    sources: tuple[str, ...]
+    """``KIND=URI`` for each source, for example ``ptbxl=s3://ecg/ptb-xl``."""
+    out: str
+    """Folder of the corpus, local or s3://; it must be empty, or hold a packing of the same records."""
+    pack: PackStep = PackStep()
+    """Rate, length and limits of the packed signals."""
+    records_per_shard: int = Field(default=2048, ge=1)
+    """Records listed per shard; 2,048 records of 10 s at 250 Hz are about 128 MB before compression."""
+    max_refused_share: float = Field(default=0.05, ge=0.0, le=1.0)
+    """Packing stops when more than this share of the listed records is refused."""
+
+    @field_validator("sources")
+    @classmethod
+    def _pairs(cls, sources: tuple[str, ...]) -> tuple[str, ...]:
+        if not sources:
+            raise ValueError("name at least one source as KIND=URI")
+        for text in sources:
+            kind, equals, uri = text.partition("=")
+            if not (kind and equals and uri):
+                raise ValueError(f"{text!r} is not of the form KIND=URI, for example ptbxl=/data/ptb-xl")
+        return sources

@@ -1,0 +1,160 @@
+"""Packing goes on where it stopped: after SIGKILL, a full disk, too many refusals, or lost files."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from ecgdist.corpus import Corpus
+from ecgdist.errors import DataError
+from ecgdist.sample import sample_folder
+from tests.packing.folders import edit, files_of, georgia_folder, pack_to, ptbxl_folder
+from tests.packing.process import RECORDS_PER_SHARD
+
+pytestmark = pytest.mark.ray
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "tests.packing.process"]
+
+
+@contextmanager
+def packing_process(source: str, out: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of its own group that packs; nothing of it is left afterwards."""
+    with log.open("wb") as sink:
+        process = subprocess.Popen(
+            [*COMMAND, source, str(out)], stdout=sink, stderr=sink, cwd=ROOT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_killed_packing_goes_on(ray_cluster: None, tmp_path: Path) -> None:
+    source, out = f"ptbxl={sample_folder()}", tmp_path / "corpus"
+    deadline = time.monotonic() + 120
+    with packing_process(source, out, tmp_path / "log") as process:
+        while len(list(out.glob("parts/*.json"))) < 3:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    with pytest.raises(DataError, match="is not a corpus"):
+        Corpus(out)
+    noted = {path.stem for path in out.glob("parts/*.json")}
+    kept = {name: (out / f"shards/{name}.parquet").stat().st_ino for name in noted}
+    shards = -(-353 // RECORDS_PER_SHARD)
+    assert 3 <= len(noted) < shards, "the packing was to be killed in mid-run"
+
+    resumed = pack_to(out, source, records_per_shard=RECORDS_PER_SHARD)
+    assert resumed.built == shards - len(noted)
+    assert {name: (out / f"shards/{name}.parquet").stat().st_ino for name in noted} == kept
+    pack_to(tmp_path / "unbroken", source, records_per_shard=RECORDS_PER_SHARD)
+    assert files_of(out) == files_of(tmp_path / "unbroken")
+
+
+@pytest.fixture
+def namespace() -> list[str]:
+    """A command prefix under which one may mount."""
+    prefix = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    try:
+        probe = subprocess.run(
+            [*prefix, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        pytest.skip("a small file system cannot be mounted: there is no unshare command")
+    if probe.returncode:
+        pytest.skip(f"a small file system cannot be mounted: {probe.stderr.strip()}")
+    return prefix
+
+
+def test_a_full_disk_is_said_and_the_same_command_goes_on(namespace: list[str], tmp_path: Path) -> None:
+    source = ptbxl_folder(tmp_path / "ptb-xl", 20)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    pack = shlex.join([*COMMAND, f"ptbxl={source}", str(disk / "corpus")])
+    script = f"""
+        mount -t tmpfs -o size=2m tmpfs {disk} || exit 9
+        head -c 1960k /dev/zero > {disk}/ballast  # what is left holds the first small file, but no shard
+        {pack}; echo "exit $?"
+        ls {disk}/corpus/manifest.json
+        rm {disk}/ballast
+        {pack} && cp -r {disk}/corpus {tmp_path}/saved
+    """
+    done = subprocess.run(
+        [*namespace, "sh", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "exit 1"
+    errors = [line for line in done.stderr.splitlines() if line.startswith("StorageError: ")]
+    assert len(errors) == 1, done.stderr
+    assert (
+        "the disk is full; free some space or write elsewhere, then run the same command again" in errors[0]
+    )
+    assert "Traceback" not in done.stderr
+    assert "manifest.json': No such file" in done.stderr
+    saved = Corpus(tmp_path / "saved")
+    saved.verify()
+    assert saved.corpus_id == done.stdout.splitlines()[-1]
+    assert not [
+        name for name in saved.location.list_files() if "part" in Path(name).suffix + Path(name).parts[0]
+    ]
+
+
+def test_mended_files_are_read_again(ray_cluster: None, tmp_path: Path) -> None:
+    """After a stop over refusals, only the shards without one are kept."""
+    folder = georgia_folder(tmp_path / "wfdb", *"abcdefgh")
+    edit(folder / "c.hea", "/mV", "/mmHg")
+    edit(folder / "g.hea", "/mV", "/mmHg")
+    out, source = tmp_path / "corpus", f"wfdb={folder}"
+    for _ in range(2):
+        with pytest.raises(DataError, match="wfdb/c: unknown_unit: unit 'mmHg' is not a voltage"):
+            pack_to(out, source, records_per_shard=2, max_refused_share=0.2)
+    for name in "cg":
+        edit(folder / f"{name}.hea", "/mmHg", "/mV")
+    result = pack_to(out, source, records_per_shard=2, max_refused_share=0.2)
+    assert result.corpus.manifest.rows == 8
+    assert 2 <= result.built < 4
+    pack_to(tmp_path / "unbroken", source, records_per_shard=2)
+    assert files_of(out) == files_of(tmp_path / "unbroken")
+
+
+def test_shards_that_vanished_are_built_again(ray_cluster: None, tmp_path: Path) -> None:
+    folder = georgia_folder(tmp_path / "wfdb", *"abcdefgh")
+    edit(folder / "h.hea", "/mV", "/mmHg")
+    out, source = tmp_path / "corpus", f"wfdb={folder}"
+    with pytest.raises(DataError, match="wfdb/h"):
+        pack_to(out, source, records_per_shard=2, max_refused_share=0.1)
+    edit(folder / "h.hea", "/mmHg", "/mV")
+    noted = sorted(path.stem for path in out.glob("parts/*.json"))
+    (out / f"shards/{noted[0]}.parquet").unlink()
+    (out / f"parts/{noted[1]}.parquet").unlink()
+    assert pack_to(out, source, records_per_shard=2).built == 4 - len(noted) + 2
+    Corpus(out).verify()
+
+
+def test_what_a_killed_call_left_is_cleared_away(ray_cluster: None, tmp_path: Path) -> None:
+    """A file half-written at the kill, and the notes if it came just after the manifest."""
+    source, out = f"wfdb={georgia_folder(tmp_path / 'wfdb', 'a', 'b')}", tmp_path / "corpus"
+    pack_to(out, source)
+    whole = files_of(out)
+    (out / "manifest.json").unlink()
+    (out / "shards/.00000.parquet.1234abcd.part").write_bytes(b"half")
+    assert pack_to(out, source).built == 1
+    assert files_of(out) == whole
+    (out / "parts").mkdir()
+    (out / "parts/00000.json").write_bytes(b"{}")
+    assert pack_to(out, source).built == 0
+    assert files_of(out) == whole

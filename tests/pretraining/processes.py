@@ -1,0 +1,95 @@
+"""Groups of real processes that share a gloo group: what a test of collective code runs on."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from ecgdist.errors import EcgdistError
+
+_ANSWER_S = 240
+_COLLECTIVE_S = 60
+
+
+class Processes:
+    """A group of processes that lives for many tests, since a fresh one takes seconds to import DeepSpeed.
+
+    Attributes:
+        extensions: the folder in which torch would compile C++ extensions.
+    """
+
+    def __init__(self, world_size: int, folder: Path) -> None:
+        self.extensions = folder / "extensions"
+        self.extensions.mkdir()
+        context = multiprocessing.get_context("spawn")
+        self._members = []
+        for rank in range(world_size):
+            here, there = context.Pipe()
+            member = context.Process(target=_serve, args=(there, rank, world_size, folder), daemon=True)
+            member.start()
+            there.close()
+            self._members.append((member, here))
+
+    @property
+    def alive(self) -> bool:
+        """Whether every process still answers."""
+        return all(member.is_alive() for member, _ in self._members)
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What the function returns in every process, by rank; an `EcgdistError` comes back as a value."""
+        for _, connection in self._members:
+            connection.send((function, arguments))
+        deadline = time.monotonic() + _ANSWER_S
+        return [self._answer(rank, deadline) for rank in range(len(self._members))]
+
+    def close(self) -> None:
+        """End the processes."""
+        for member, connection in self._members:
+            connection.close()
+            member.terminate()
+            member.join()
+
+    def _answer(self, rank: int, deadline: float) -> Any:
+        _, connection = self._members[rank]
+        try:
+            if connection.poll(max(0.0, deadline - time.monotonic())):
+                return connection.recv()
+            reason = f"gave no answer within {_ANSWER_S} s"
+        except EOFError:
+            reason = "ended with the error shown on standard error"
+        self.close()
+        raise RuntimeError(f"rank {rank} {reason}")
+
+
+def _serve(connection: Connection, rank: int, world_size: int, folder: Path) -> None:
+    """Do what is asked, until the other end closes; an error that is not ours ends the process."""
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "TORCH_EXTENSIONS_DIR": str(folder / "extensions"),
+    }
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / "store"), world_size)
+    dist.init_process_group(
+        "gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=_COLLECTIVE_S)
+    )
+    while True:
+        try:
+            function, arguments = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = function(*arguments)
+        except EcgdistError as error:
+            answer = error
+        connection.send(answer)

@@ -1,0 +1,100 @@
+"""A configuration that cannot work is refused before anything starts, in one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ecgdist.config import build
+from ecgdist.errors import ConfigError
+from ecgdist.pretraining.config import PretrainConfig
+
+
+def config(**values: Any) -> PretrainConfig:
+    return build(PretrainConfig, {"corpus": "corpus", "out": "run", **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        (
+            {"data": {"lanes": 8, "global_batch": 20}},
+            "data.global_batch = 20 is no multiple of data.lanes = 8; use 16 or 24",
+        ),
+        (
+            {"data": {"lanes": 8, "global_batch": 5}},
+            "data.global_batch = 5 is no multiple of data.lanes = 8; use 8",
+        ),
+        (
+            {"data": {"lanes": 2}, "workers": {"count": 3}},
+            "workers.count = 3 is more than data.lanes = 2: every worker needs a lane",
+        ),
+        ({"steps": 10, "epochs": 2.0}, "steps = 10 and epochs = 2.0 set the same thing; give one of them"),
+        ({"engine": {"zero_stag": 1}}, "unknown key engine.zero_stag"),
+        ({"engine": {"zero_stag": 1}}, "did you mean zero_stage?"),
+        ({"engine": {"zero_stage": 4}}, "engine.zero_stage = 4"),
+        ({"engine": {"precision": "fp16"}}, "engine.precision = 'fp16'"),
+        ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate = 0"),
+        ({"optimizer": {"betas": [0.9, 1.0]}}, "optimizer.betas.1 = 1.0"),
+        ({"optimizer": {"betas": [-0.1, 0.9]}}, "optimizer.betas.0 = -0.1"),
+        ({"steps": 0}, "steps = 0"),
+    ],
+)
+def test_a_wrong_value_is_named(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        config(**values)
+    assert sentence in str(raised.value)
+
+
+def test_the_length_of_a_run_is_given_in_steps_or_in_epochs() -> None:
+    assert config(steps=7).total_steps(10) == 7
+    assert config(epochs=2.5).total_steps(10) == 25
+    assert config(epochs=0.01).total_steps(10) == 1
+    assert config().total_steps(10) == 1000
+
+
+@pytest.mark.parametrize(
+    ("rows", "global_batch"), [(1_000_000, 1024), (4096, 1024), (4000, 960), (300, 64), (10, 64)]
+)
+def test_the_global_batch_fits_a_small_corpus(rows: int, global_batch: int) -> None:
+    assert config().data.resolved_global_batch(rows) == global_batch
+
+
+def test_a_given_global_batch_is_kept() -> None:
+    assert config(data={"lanes": 4, "global_batch": 12}).data.resolved_global_batch(10**6) == 12
+
+
+@pytest.mark.parametrize(
+    "free",
+    [
+        {"out": "elsewhere"},
+        {"corpus": "moved"},
+        {"workers": {"count": 4}},
+        {"checkpoint": {"every_steps": 5}},
+        {"log_every_steps": 1},
+        {"engine": {"micro_batch": 2}},
+        {"data": {"stream": {"cpus": 2}}},
+    ],
+)
+def test_what_changes_no_result_may_change_on_resume(free: dict[str, Any]) -> None:
+    assert config(**free).fixed_part() == config().fixed_part()
+
+
+@pytest.mark.parametrize(
+    "fixed",
+    [
+        {"seed": 1},
+        {"steps": 5},
+        {"data": {"lanes": 32}},
+        {"data": {"shuffle_rows": 64}},
+        {"engine": {"zero_stage": 2}},
+        {"engine": {"precision": "bf16"}},
+        {"encoder": {"size": "tiny"}},
+        {"objective": {"contrastive": {"temperature": 0.1}}},
+        {"device": {"window_s": 5}},
+        {"optimizer": {"clip_norm": 2}},
+    ],
+)
+def test_what_changes_results_is_fixed_for_a_run(fixed: dict[str, Any]) -> None:
+    assert config(**fixed).fixed_part() != config().fixed_part()

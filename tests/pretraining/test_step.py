@@ -1,0 +1,202 @@
+"""A step is a function of the global batch: not of the number of workers, nor of the size of micro-batches.
+
+Gradients are those of torch's own autograd in `PlainEngine`, before clipping; weights are DeepSpeed's too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ecgdist.errors import TrainingError
+from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.step import StepResult, micro_batches
+from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
+from tests.pretraining.processes import Processes
+from tests.pretraining.runs import (
+    ARMS,
+    ENCODER,
+    GLOBAL_BATCH,
+    ORDER,
+    PREPROCESSING,
+    Arrays,
+    Setting,
+    SmallRun,
+    global_batch,
+    largest_difference,
+    rank_batch,
+)
+
+GroupOf = Callable[[int], Processes]
+Trained = tuple[list[StepResult], Arrays, Arrays, Arrays]
+
+STEPS = 3
+# Adam divides by the size of the gradient, so a rounding error of a tiny gradient becomes as large as a step;
+# this rate keeps that below the tolerance and still moves weights by ten times it.
+LEARNING_RATE = 5e-5
+TOLERANCE = 1e-5
+
+
+def train(setting: Setting, plain: bool) -> Trained:
+    """Results, student, teacher, and the gradients of the last step (of the plain engine only)."""
+    run = SmallRun(setting, plain)
+    results = run.steps(0, STEPS)
+    return results, run.weights(), run.teacher_weights(), run.engine.gradients if plain else {}
+
+
+@pytest.fixture(scope="module")
+def whole_batch() -> dict[str, Trained]:
+    """Of every arm: one process, one micro-batch, torch alone."""
+    return {arm: train(Setting(arm=arm, learning_rate=LEARNING_RATE), True) for arm in ARMS}
+
+
+def relative_difference(found: Arrays, expected: Arrays) -> float:
+    assert found.keys() == expected.keys()
+    difference = sum(float(np.square(found[n] - expected[n]).sum()) for n in expected)
+    return float(np.sqrt(difference / sum(float(np.square(expected[n]).sum()) for n in expected)))
+
+
+def assert_same_results(found: list[StepResult], expected: list[StepResult]) -> None:
+    for mine, theirs in zip(found, expected, strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=TOLERANCE)
+        assert mine.parts == pytest.approx(theirs.parts, rel=TOLERANCE)
+        assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=TOLERANCE)
+
+
+def test_the_batch_of_these_tests_is_uneven() -> None:
+    """Otherwise equal results would prove little."""
+    batch = global_batch(0)
+    for world_size, rows in ((2, [6, 4]), (3, [4, 4, 2])):
+        positions = [ORDER.positions_of(rank, world_size) for rank in range(world_size)]
+        assert [len(p) for p in positions] == rows
+        assert len({batch.valid_samples[p].mean() for p in positions}) == world_size
+        patients = [set(batch.patient[p]) for p in positions]
+        assert patients[0] & patients[-1], "a patient has rows on two ranks"
+    assert micro_batches(ORDER, 3, 1) > 2, "the rank with two rows has to run rows that only fill"
+
+
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch", [1, 2, 10])
+def test_loss_and_gradients_are_those_of_the_global_batch(
+    processes: GroupOf, whole_batch: dict[str, Trained], arm: str, world_size: int, micro_batch: int
+) -> None:
+    setting = Setting(arm=arm, micro_batch=micro_batch, learning_rate=LEARNING_RATE)
+    expected = whole_batch[arm]
+    for results, student, teacher, gradients in processes(world_size).run(train, setting, True):
+        assert_same_results(results, expected[0])
+        assert relative_difference(gradients, expected[3]) < TOLERANCE
+        assert largest_difference(gradients, expected[3]) < TOLERANCE
+        assert largest_difference(student, expected[1]) < TOLERANCE
+        assert largest_difference(teacher, expected[2]) < TOLERANCE
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("micro_batch", [1, 2, 10])
+def test_deepspeed_trains_the_same_model(
+    processes: GroupOf, whole_batch: dict[str, Trained], world_size: int, micro_batch: int
+) -> None:
+    setting = Setting(zero_stage=1, micro_batch=micro_batch, learning_rate=LEARNING_RATE)
+    expected = whole_batch["HL"]
+    for results, student, teacher, _ in processes(world_size).run(train, setting, False):
+        assert_same_results(results, expected[0])
+        assert largest_difference(student, expected[1]) < TOLERANCE
+        assert largest_difference(teacher, expected[2]) < TOLERANCE
+
+
+@pytest.mark.parametrize("arm", ["GL", "CL"])
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_deepspeed_trains_the_pure_arms(
+    processes: GroupOf, whole_batch: dict[str, Trained], arm: str, zero_stage: int
+) -> None:
+    setting = Setting(arm=arm, zero_stage=zero_stage, micro_batch=1, learning_rate=LEARNING_RATE)
+    for results, student, teacher, _ in processes(3).run(train, setting, False):
+        assert_same_results(results, whole_batch[arm][0])
+        assert largest_difference(student, whole_batch[arm][1]) < TOLERANCE
+        assert largest_difference(teacher, whole_batch[arm][2]) < TOLERANCE
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_the_loss_is_what_one_pass_over_the_whole_batch_gives(
+    whole_batch: dict[str, Trained], arm: str
+) -> None:
+    """Written out without `TrainingStep`: one forward pass, one division per part."""
+    torch.manual_seed(0)
+    module = PretrainingModule(ENCODER, ARMS[arm], PREPROCESSING.window_samples)
+    batch, draws = global_batch(0), Draws(ORDER.seed, GLOBAL_BATCH)
+    valid, present = torch.from_numpy(batch.valid_samples), torch.from_numpy(batch.lead_mask)
+    patient, positions = torch.from_numpy(batch.patient), torch.from_numpy(batch.positions)
+    filtered = PREPROCESSING.band_pass(torch.from_numpy(batch.signal_uv), valid)
+    room = np.maximum(batch.valid_samples - PREPROCESSING.window_samples, 0) + 1
+
+    def view(stream: int) -> tuple[torch.Tensor, torch.Tensor]:
+        start = torch.from_numpy(draws.integers(stream, 0, batch.positions, room))
+        return PREPROCESSING.window(filtered, start, valid, present)
+
+    noise = torch.from_numpy(draws.uniform(MASK, 0, batch.positions, module.num_tokens))
+    teacher = module.teacher()
+    contrast = (
+        () if teacher is None else (teacher.keys(*view(CROP_TEACHER), present), positions, patient, patient)
+    )
+    sums = module(*view(CROP_STUDENT), present, noise, torch.ones(GLOBAL_BATCH), *contrast)
+    expected = {}
+    if arm != "CL":
+        expected["reconstruction"] = float(sums["reconstruction_sum"] / sums["reconstruction_tokens"])
+    if arm != "GL":
+        expected["contrastive"] = float(sums["contrastive_sum"] / GLOBAL_BATCH)
+    first = whole_batch[arm][0][0]
+    assert first.parts == pytest.approx(expected, rel=1e-6)
+    assert first.loss == pytest.approx(sum(expected.values()), rel=1e-6)
+
+
+def train_on_poisoned_rank(setting: Setting, bad_rank: int) -> tuple[Any, bool]:
+    """What a step raises when one weight of one rank is NaN, and whether it left all weights as they were."""
+    run = SmallRun(setting)
+    group = Group()
+    run.steps(0, 1)
+    weights = dict(run.engine.module.named_parameters())
+    if group.rank == bad_rank:
+        weights["encoder.transformer.blocks.0.norm_mlp.weight"].data[0] = torch.nan
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    try:
+        run.step(rank_batch(1, group))
+        error = None
+    except TrainingError as raised:
+        error = str(raised)
+    same = all(torch.equal(before[n].nan_to_num(7.0), w.detach().nan_to_num(7.0)) for n, w in weights.items())
+    return error, same
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2])
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(
+    processes: GroupOf, zero_stage: int
+) -> None:
+    setting = Setting(zero_stage=zero_stage, micro_batch=2)
+    for error, same_weights in processes(2).run(train_on_poisoned_rank, setting, 1):
+        assert error is not None
+        assert "step 1" in error
+        assert "rank 1: made-up/1-6#0, made-up/1-7#0, made-up/1-8#0, made-up/1-9#0" in error
+        assert "rank 0" not in error
+        assert same_weights
+
+
+def train_with_endless_gradient(setting: Setting, bad_rank: int) -> Any:
+    """What a step raises when a gradient overflows on one rank."""
+    run = SmallRun(setting)
+    if Group().rank == bad_rank:
+        weight = dict(run.engine.module.named_parameters())["encoder.transformer.blocks.0.norm_mlp.weight"]
+        weight.register_hook(lambda gradient: gradient * torch.inf)
+    return run.steps(0, 1)
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_gradient_that_is_not_finite_stops_all(processes: GroupOf, zero_stage: int) -> None:
+    setting = Setting(zero_stage=zero_stage)
+    for answer in processes(2).run(train_with_endless_gradient, setting, 0):
+        assert isinstance(answer, TrainingError)
+        assert "step 0: the gradient is not finite" in str(answer)

@@ -1,0 +1,56 @@
+"""What the README shows is run again: its commands, its Python, and the shape of the output that it expects."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code blocks in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.M | re.S)
+
+
+def shape(line: str) -> str:
+    """A line without what differs from run to run or machine to machine: numbers, hashes, paths, column widths."""
+    line = re.sub(r"\b[0-9a-f]{8,}\b", "#", line)
+    line = re.sub(r"(?:/\S+/|\b)demo/", "DEMO/", line)
+    line = re.sub(r"[-+]?\d[\d.,:]*(?:e[-+]\d+)?%?", "#", line)
+    return re.sub(r"[\s─━]+", " ", line).strip()
+
+
+def test_make_targets_exist() -> None:
+    shown = set(re.findall(r"^make (\S+)", "\n".join(blocks("bash")), re.M))
+    makefile = (README.parent / "Makefile").read_text()
+    assert shown == {"demo", "test"}
+    assert all(re.search(rf"^{target}:", makefile, re.M) for target in shown)
+
+
+@pytest.mark.ray
+def test_the_demo_prints_what_the_readme_expects(demo: tuple[Path, str]) -> None:
+    (expected,) = blocks("text")
+    printed = {shape(line.replace(f"{demo[0]}/", "demo/")) for line in demo[1].splitlines()}
+    missing = [line for line in expected.splitlines() if line.strip() != "..." and shape(line) not in printed]
+    assert not missing, f"not printed by the demo: {missing}"
+
+
+@pytest.mark.ray
+def test_the_commands_run_as_shown(tmp_path: Path) -> None:
+    (commands,) = (block for block in blocks("bash") if "ecgdist pack" in block)
+    (python,) = blocks("python")
+    script = commands.replace(". .venv/bin/activate\n", "")
+    assert script != commands
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for program in (["bash", "-euo", "pipefail", "-c", script], [sys.executable, "-c", python]):
+        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout == "(128,)\n"
+    for made in ("corpus/manifest.json", "run/model/model.safetensors", "run/report/index.html", "model/config.json"):
+        assert (tmp_path / made).is_file()
