@@ -12,7 +12,7 @@ __all__ = ["load"]
 
 
 def load(folder: str | os.PathLike[str]) -> Model:
-    """An encoder with its preprocessing, from a model folder, local or s3://; see `ecgdist.modelfolder.load`."""
+    """An encoder with its preprocessing, from a model folder; see `ecgdist.modelfolder.load`."""
     # Imported here, so that packing and the command line do not wait for torch.
     from ecgdist.modelfolder import load as load_model
 

@@ -28,8 +28,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ConfigFile = Annotated[str | None, typer.Argument(metavar="[CONFIG.yaml]", help="Values in a YAML file.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. a.b=3.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved configuration, do nothing.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value, e.g. a.b=3.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Check and print the resolved configuration, do nothing.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -64,7 +68,9 @@ def demo(
 @app.command()
 @_reported
 def pack(
-    sources: Annotated[list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")
+    ],
     out: Annotated[str | None, typer.Option(help="Folder of the corpus, local or s3://.")] = None,
     overrides: Set = None,
     dry_run: DryRun = False,
@@ -80,14 +86,7 @@ def pack(
     config = load(PackConfig, files[0] if files else None, _flags(overrides, sources=pairs or None, out=out))
     if _shown(dry_run, config):
         return
-    result = run_pack(config)
-    corpus = result.corpus
-    out_console.print(
-        f"corpus {corpus.corpus_id}: {corpus.manifest.rows:,} ECGs in {len(corpus.manifest.shards)} shards "
-        f"({result.built} built now), {sum(corpus.manifest.refused.values()):,} records refused; in {corpus.location}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(str(run_pack(config)))
 
 
 @app.command()
@@ -95,11 +94,13 @@ def pack(
 def inspect(
     corpus: Annotated[str, typer.Argument(help="Folder of the corpus, local or s3://.")],
     as_json: AsJson = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Also compare every file with its sha256.")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also compare every file with its sha256.")
+    ] = False,
 ) -> None:
     """Counts of a corpus by source, label, split, lead, quality and reason of refusal."""
     from ecgdist.corpus import Corpus
-    from ecgdist.corpus.summary import summarise, tables
+    from ecgdist.corpus.summary import headline, summarise, tables
 
     opened = Corpus(corpus)
     if verify:
@@ -108,13 +109,7 @@ def inspect(
     if as_json:
         print(summary.model_dump_json(indent=1))
         return
-    out_console.print(
-        f"corpus {summary.corpus_id}: {summary.rows:,} rows of {summary.records:,} records, {summary.patients:,} patients; "
-        f"{summary.duration_s:g} s at {summary.rate_hz:g} Hz; {summary.shards} shards, {summary.megabytes:,.1f} MB"
-        + ("; every file fits its sha256" if verify else ""),
-        highlight=False,
-        soft_wrap=True,
-    )
+    _say(headline(summary) + ("; every file fits its sha256" if verify else ""))
     for table in tables(summary):
         out_console.print(table)
 
@@ -167,7 +162,7 @@ def evaluate(
         return
     out_console.print(evaluation.to_table())
     if out is not None:
-        out_console.print(f"figures written to {out}", highlight=False, soft_wrap=True)
+        _say(f"figures written to {out}")
 
 
 @app.command()
@@ -180,8 +175,7 @@ def export(
     from ecgdist.pretraining.export import export_model
     from ecgdist.storage import Location
 
-    folder = export_model(Location.of(run), Location.of(out))
-    out_console.print(f"model written to {folder}", highlight=False, soft_wrap=True)
+    _say(f"model written to {export_model(Location.of(run), Location.of(out))}")
 
 
 @app.command()
@@ -191,7 +185,11 @@ def report(run: Annotated[str, typer.Argument(help="Folder of a run.")]) -> None
     from ecgdist.report.run import report_run
     from ecgdist.storage import Location
 
-    out_console.print(f"report written to {report_run(Location.of(run))}", highlight=False, soft_wrap=True)
+    _say(f"report written to {report_run(Location.of(run))}")
+
+
+def _say(sentence: str) -> None:
+    out_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _flags(overrides: list[str] | None = None, **flags: Any) -> list[str]:

@@ -24,7 +24,9 @@ C = TypeVar("C", bound="Config")
 class Config(BaseModel):
     """Base of every configuration class: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
+    )
 
 
 def build(cls: type[C], values: Mapping[str, Any], origin: str = "configuration") -> C:
@@ -46,10 +48,10 @@ def load(
     overrides: Sequence[str] = (),
     defaults: Mapping[str, Any] | None = None,
 ) -> C:
-    """Read a configuration: `defaults`, then the YAML file, then ``a.b=c`` overrides, each over the one before.
+    """Read a configuration: `defaults`, under the YAML file, under ``a.b=c`` overrides.
 
     Raises:
-        ConfigError: for a missing or malformed file, a malformed or repeated override, or a wrong key or value.
+        ConfigError: for a missing or malformed file or override, one given twice, or a wrong key or value.
     """
     values: dict[str, Any] = _merge({}, defaults or {})
     if path is not None:
@@ -68,7 +70,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"configuration file {path} must hold `key: value` lines, not a {type(content).__name__}")
+        raise ConfigError(
+            f"configuration file {path} must hold `key: value` lines, not a {type(content).__name__}"
+        )
     return content
 
 

@@ -19,6 +19,7 @@ TEST_FOLDS = ("fold7", "fold8")
 """What the probe of the shipped sample tests on; pretraining leaves these folds alone."""
 
 _LOGICAL_CPUS = 4
+_RECORDS_PER_SHARD = 100
 
 
 class DemoConfig(Config):
@@ -41,14 +42,14 @@ def demo(config: DemoConfig, console: Console) -> Evaluation:
     out = Location.of(config.out)
     with ray_session(num_cpus=_LOGICAL_CPUS):
         console.rule("1 pack: sources -> corpus")
-        packed = pack(build(PackConfig, {"sources": [f"ptbxl={sample_folder()}"], "out": str(out / "corpus"), **_PACK}))
-        corpus = packed.corpus
-        console.print(
-            f"corpus {corpus.corpus_id}: {corpus.manifest.rows} ECGs in {len(corpus.manifest.shards)} shards, "
-            f"{packed.built} built now, {sum(corpus.manifest.refused.values())} records refused; in {corpus.location}",
-            highlight=False,
-            soft_wrap=True,
+        packed = pack(
+            PackConfig(
+                sources=(f"ptbxl={sample_folder()}",),
+                out=str(out / "corpus"),
+                records_per_shard=_RECORDS_PER_SHARD,
+            )
         )
+        console.print(str(packed), highlight=False, soft_wrap=True)
         console.rule("2 pretrain: corpus -> model")
         run = pretrain(pretrain_config(config), console)
     console.rule("3 evaluate: linear probe beside an untrained encoder")
@@ -78,6 +79,3 @@ def pretrain_config(config: DemoConfig) -> PretrainConfig:
             "checkpoint": {"every_steps": 100},
         },
     )
-
-
-_PACK = {"records_per_shard": 100}

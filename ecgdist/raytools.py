@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+import ray.data  # sets up its loggers when it is imported, so before they are made quiet
 
 from ecgdist.errors import EcgdistError
 

@@ -55,7 +55,7 @@ class Recording:
 
 
 def canonical_lead(name: str) -> str | None:
-    """The standard name of a lead, whatever its case (``"avr"`` -> ``"aVR"``), or None if it is not one of the twelve."""
+    """The standard name of a lead (``"avr"`` -> ``"aVR"``), or None if it is not one of the twelve."""
     return _ALIASES.get(name.strip().lower())
 
 
@@ -83,11 +83,11 @@ def arrange_leads(
         ignore: lower-case names of channels to leave out knowingly (Frank leads, respiration).
 
     Returns:
-        ``(12, samples)`` with zeros for a missing lead, and a ``(12,)`` mask that is True where a lead is present.
+        ``(12, samples)`` with zeros for a missing lead, and a ``(12,)`` mask, True where a lead is present.
 
     Raises:
-        RecordRefused: ``unknown_lead`` for a name that is neither a lead nor ignored, ``duplicate_lead`` for one
-            that occurs twice, ``no_leads`` if nothing is left.
+        RecordRefused: ``unknown_lead`` for a name that is neither a lead nor ignored, ``duplicate_lead`` for
+            one that occurs twice, ``no_leads`` if nothing is left.
     """
     if len(leads) != signal.shape[0]:
         raise RecordRefused("lead_count", f"{len(leads)} lead names for {signal.shape[0]} rows of signal")
@@ -99,7 +99,8 @@ def arrange_leads(
         lead = canonical_lead(name)
         if lead is None:
             raise RecordRefused(
-                "unknown_lead", f"lead {name!r} is not one of {', '.join(STANDARD_LEADS)}; to drop it, list it in ignore_leads"
+                "unknown_lead",
+                f"lead {name!r} is not one of {', '.join(STANDARD_LEADS)}; to drop it, name it in ignore_leads",
             )
         index = STANDARD_LEADS.index(lead)
         if present[index]:

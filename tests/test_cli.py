@@ -43,10 +43,25 @@ def test_help_does_not_wait_for_torch_or_ray() -> None:
 
 def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("corpus: a\nsteps: 10\ndata: {lanes: 8, global_batch: 64}\n")
-    result = run("pretrain", str(tmp_path / "c.yaml"), "--out", "o", "--workers", "2", "--set", "data.lanes=4", "--dry-run")
+    result = run(
+        "pretrain",
+        str(tmp_path / "c.yaml"),
+        "--out",
+        "o",
+        "--workers",
+        "2",
+        "--set",
+        "data.lanes=4",
+        "--dry-run",
+    )
     assert result.exit_code == 0, result.output
     shown = yaml.safe_load(result.stdout)
-    assert (shown["corpus"], shown["out"], shown["workers"]["count"], shown["data"]["lanes"]) == ("a", "o", 2, 4)
+    assert (shown["corpus"], shown["out"], shown["workers"]["count"], shown["data"]["lanes"]) == (
+        "a",
+        "o",
+        2,
+        4,
+    )
     assert not (tmp_path / "o").exists()
 
 
@@ -57,8 +72,14 @@ def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:
         (["pretrain", "--corpus", "c", "--out", "o", "--set", "corpus=d"], "--set corpus is given twice"),
         (["pretrain", "--corpus", "c", "--out", "o", "--set", "optimizer.lr=1"], "unknown key optimizer.lr"),
         (["pretrain", "--corpus", "c", "--out", "o", "--set", "steps=0"], "steps = 0"),
-        (["pretrain", "--corpus", "c", "--out", "o", "--workers", "65"], "workers.count = 65 is more than data.lanes = 64"),
-        (["pretrain", "--corpus", "c", "--out", "o", "--set", "data.global_batch=65"], "no multiple of data.lanes = 64"),
+        (
+            ["pretrain", "--corpus", "c", "--out", "o", "--workers", "65"],
+            "workers.count = 65 is more than data.lanes = 64",
+        ),
+        (
+            ["pretrain", "--corpus", "c", "--out", "o", "--set", "data.global_batch=65"],
+            "no multiple of data.lanes = 64",
+        ),
         (["pretrain", "none.yaml", "--out", "o"], "none.yaml cannot be read"),
         (["pack", "ptbxl", "--out", "o"], "'ptbxl' is not of the form KIND=URI"),
         (["pack", "ptbxxl=x", "--out", "o"], "unknown source kind 'ptbxxl'"),
@@ -67,7 +88,9 @@ def test_dry_run_prints_the_resolved_configuration(tmp_path: Path) -> None:
         (["evaluate", "m", "--task", "ptbxl-super", "--corpus", "c", "--mode", "deep"], "mode = 'deep'"),
     ],
 )
-def test_wrong_arguments_are_named(arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_arguments_are_named(
+    arguments: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert sentence in failed(run(*arguments))
     assert list(tmp_path.iterdir()) == []
@@ -107,12 +130,28 @@ def test_json_is_the_only_thing_on_standard_output(sample_corpus: Corpus) -> Non
 
 def test_inspect_prints_every_count(sample_corpus: Corpus) -> None:
     shown = run("inspect", str(sample_corpus.location)).stdout
-    for title in ("records by source", "refused records by reason", "rows by label", "rows by lead", "rows by split"):
+    for title in (
+        "records by source",
+        "refused records by reason",
+        "rows by label",
+        "rows by lead",
+        "rows by split",
+    ):
         assert title in shown
 
 
 def test_an_existing_folder_is_not_overwritten(sample_corpus: Corpus, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
-    sentence = failed(run("pretrain", "--corpus", str(sample_corpus.location), "--out", str(tmp_path), "--set", "data.lanes=8"))
+    sentence = failed(
+        run(
+            "pretrain",
+            "--corpus",
+            str(sample_corpus.location),
+            "--out",
+            str(tmp_path),
+            "--set",
+            "data.lanes=8",
+        )
+    )
     assert "exists and is not a run" in sentence
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -29,7 +29,10 @@ def test_file_then_overrides(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_names_its_neighbours() -> None:
-    with pytest.raises(ConfigError, match=r"unknown key inner.rate \(value 3\).*accepted here: kind, rate_hz.*did you mean rate_hz"):
+    with pytest.raises(
+        ConfigError,
+        match=r"unknown key inner.rate \(value 3\).*accepted here: kind, rate_hz.*did you mean rate_hz",
+    ):
         build(Outer, {"name": "x", "inner": {"rate": 3}})
 
 
@@ -68,7 +71,9 @@ def test_malformed_overrides_are_refused(overrides: list[str], message: str) -> 
         parse_overrides(overrides)
 
 
-@pytest.mark.parametrize(("content", "message"), [("- a\n", "must hold `key: value`"), ("a: [\n", "not valid YAML")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("- a\n", "must hold `key: value`"), ("a: [\n", "not valid YAML")]
+)
 def test_malformed_files_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "c.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):

@@ -34,7 +34,11 @@ def test_it_says_what_it_does(demo: tuple[Path, str]) -> None:
     assert "353 ECGs in 4 shards, 4 built now, 0 records refused" in printed
     assert "265 ECGs (left out by data.exclude_splits: 44 in fold7, 44 in fold8)" in printed
     assert "2 workers, ZeRO stage 2, fp32" in printed
-    progress = re.findall(rf"^step (\d+)/{DEMO_STEPS}  loss ([\d.]+) \(reconstruction [\d.]+, contrastive [\d.]+\)", printed, re.M)
+    progress = re.findall(
+        rf"^step (\d+)/{DEMO_STEPS}  loss ([\d.]+) \(reconstruction [\d.]+, contrastive [\d.]+\)",
+        printed,
+        re.M,
+    )
     assert [int(step) for step, _ in progress] == [10, 20]
     assert f"model written to {folder / 'run/model'}" in printed
     assert "macro AUROC" in printed
@@ -68,7 +72,9 @@ def test_the_model_carries_its_origin(demo: tuple[Path, str]) -> None:
     assert (origin.corpus_id, origin.steps, origin.rows) == (corpus.corpus_id, DEMO_STEPS, 265)
     trained = {
         key
-        for key, split in zip(corpus.index["patient_key"].to_pylist(), corpus.index["split"].to_pylist(), strict=True)
+        for key, split in zip(
+            corpus.index["patient_key"].to_pylist(), corpus.index["split"].to_pylist(), strict=True
+        )
         if split not in ("fold7", "fold8")
     }
     assert model.patients == trained
@@ -95,7 +101,13 @@ def test_the_probe_comes_with_its_proof(demo: tuple[Path, str]) -> None:
 def test_the_probe_can_be_run_again(demo: tuple[Path, str]) -> None:
     folder = demo[0]
     result = run(
-        "evaluate", str(folder / "run/model"), "--task", "ptbxl-super", "--corpus", str(folder / "corpus"), "--json"
+        "evaluate",
+        str(folder / "run/model"),
+        "--task",
+        "ptbxl-super",
+        "--corpus",
+        str(folder / "corpus"),
+        "--json",
     )
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout) == json.loads((folder / "run/evaluation.json").read_text())
@@ -103,10 +115,9 @@ def test_the_probe_can_be_run_again(demo: tuple[Path, str]) -> None:
 
 def test_patients_of_pretraining_are_not_tested_on(demo: tuple[Path, str]) -> None:
     folder = demo[0]
-    folds = 'folds={train: [fold7], validation: [fold8], test: [fold1, fold2]}'
-    arguments = [
-        "evaluate", str(folder / "run/model"), "--task", "ptbxl-super", "--corpus", str(folder / "corpus"), "--set", folds,
-    ]  # fmt: skip
+    folds = "folds={train: [fold7], validation: [fold8], test: [fold1, fold2]}"
+    model, corpus = str(folder / "run/model"), str(folder / "corpus")
+    arguments = ["evaluate", model, "--task", "ptbxl-super", "--corpus", corpus, "--set", folds]
     refused = run(*arguments)
     assert refused.exit_code == 1
     assert "test patients are in the pretraining corpus" in refused.stderr
@@ -117,7 +128,12 @@ def test_patients_of_pretraining_are_not_tested_on(demo: tuple[Path, str]) -> No
 
 def test_a_corpus_of_another_rate_is_refused(demo: tuple[Path, str], sample_corpus: Corpus) -> None:
     result = run(
-        "evaluate", str(demo[0] / "run/model"), "--task", "ptbxl-super", "--corpus", str(sample_corpus.location)
+        "evaluate",
+        str(demo[0] / "run/model"),
+        "--task",
+        "ptbxl-super",
+        "--corpus",
+        str(sample_corpus.location),
     )
     assert result.exit_code == 1
     assert "holds 10 s at 100 Hz, the model takes 10 s at 250 Hz" in result.stderr

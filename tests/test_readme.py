@@ -1,4 +1,4 @@
-"""What the README shows is run again: its commands, its Python, and the shape of the output that it expects."""
+"""What the README shows is run again: its commands, its Python, and the shape of the output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def blocks(language: str) -> list[str]:
 
 
 def shape(line: str) -> str:
-    """A line without what differs from run to run or machine to machine: numbers, hashes, paths, column widths."""
+    """A line without what differs from run to run: numbers, hashes, paths, column widths."""
     line = re.sub(r"\b[0-9a-f]{8,}\b", "#", line)
     line = re.sub(r"(?:/\S+/|\b)demo/", "DEMO/", line)
     line = re.sub(r"[-+]?\d[\d.,:]*(?:e[-+]\d+)?%?", "#", line)
@@ -49,8 +49,15 @@ def test_the_commands_run_as_shown(tmp_path: Path) -> None:
     assert script != commands
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     for program in (["bash", "-euo", "pipefail", "-c", script], [sys.executable, "-c", python]):
-        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580)
+        done = subprocess.run(
+            program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580
+        )
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout == "(128,)\n"
-    for made in ("corpus/manifest.json", "run/model/model.safetensors", "run/report/index.html", "model/config.json"):
+    for made in (
+        "corpus/manifest.json",
+        "run/model/model.safetensors",
+        "run/report/index.html",
+        "model/config.json",
+    ):
         assert (tmp_path / made).is_file()

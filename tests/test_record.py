@@ -48,7 +48,9 @@ def test_refusals_name_their_reason() -> None:
         arrange_leads(np.ones((2, 3)), ("I",))
 
 
-@pytest.mark.parametrize(("unit", "factor"), [("mV", 1e3), ("mv", 1e3), ("uV", 1), ("µV", 1), ("V", 1e6), ("nV", 1e-3)])
+@pytest.mark.parametrize(
+    ("unit", "factor"), [("mV", 1e3), ("mv", 1e3), ("uV", 1), ("µV", 1), ("V", 1e6), ("nV", 1e-3)]
+)
 def test_units(unit: str, factor: float) -> None:
     assert microvolts_per_unit(unit) == factor
 

@@ -66,7 +66,7 @@ def test_arrow_reads_a_range(folder: Location) -> None:
 
 
 def test_reading_what_is_not_there_names_it(folder: Location) -> None:
-    with pytest.raises(StorageError, match="missing.bin does not exist"):
+    with pytest.raises(StorageError, match=r"missing\.bin does not exist"):
         (folder / "missing.bin").read_bytes()
 
 
@@ -94,9 +94,9 @@ def test_paths_are_normalised() -> None:
 @pytest.mark.s3
 def test_a_missing_bucket_is_named_quickly(s3: S3Server) -> None:
     began = time.monotonic()
-    with pytest.raises(StorageError, match="s3://nosuch/x"):
+    with pytest.raises(StorageError, match=r"s3://nosuch/x"):
         Location.of("s3://nosuch/x").exists()
-    with pytest.raises(StorageError, match="s3://nosuch/x"):
+    with pytest.raises(StorageError, match=r"s3://nosuch/x"):
         Location.of("s3://nosuch/x/y").read_bytes()
     assert time.monotonic() - began < 30  # a guard against endless retries, not a measurement
 
@@ -105,7 +105,11 @@ def test_a_missing_bucket_is_named_quickly(s3: S3Server) -> None:
 def test_a_wrong_secret_is_refused_without_showing_it(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     (Location.of("s3://ecg/secret-test") / "file").write_bytes(b"x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret-value")
-    for act in (lambda w: (w / "file").read_bytes(), lambda w: w.list_files(), lambda w: (w / "new").write_bytes(b"x")):
+    for act in (
+        lambda w: (w / "file").read_bytes(),
+        lambda w: w.list_files(),
+        lambda w: (w / "new").write_bytes(b"x"),
+    ):
         with pytest.raises(StorageError, match="access denied") as caught:
             act(Location.of("s3://ecg/secret-test"))
         assert "wrong-secret-value" not in str(caught.value)

@@ -70,6 +70,15 @@ def summarise(corpus: Corpus) -> Summary:
     )
 
 
+def headline(summary: Summary) -> str:
+    """The corpus in one line."""
+    return (
+        f"corpus {summary.corpus_id}: {summary.rows:,} rows of {summary.records:,} records, "
+        f"{summary.patients:,} patients; {summary.duration_s:g} s at {summary.rate_hz:g} Hz; "
+        f"{summary.shards} shards, {summary.megabytes:,.1f} MB"
+    )
+
+
 def tables(summary: Summary) -> list[Table]:
     """The summary as tables for the console."""
     by_source = Table(title="records by source")

@@ -102,8 +102,8 @@ def _check_signals(model: Model, corpus: Corpus) -> None:
     ours, theirs = model.preprocessing.pack, corpus.manifest.pack
     if (ours.rate_hz, ours.duration_s) != (theirs.rate_hz, theirs.duration_s):
         raise DataError(
-            f"{corpus.location} holds {theirs.duration_s:g} s at {theirs.rate_hz:g} Hz, the model takes {ours.duration_s:g} s "
-            f"at {ours.rate_hz:g} Hz; pack the records again with pack.rate_hz={ours.rate_hz:g} and "
+            f"{corpus.location} holds {theirs.duration_s:g} s at {theirs.rate_hz:g} Hz, the model takes "
+            f"{ours.duration_s:g} s at {ours.rate_hz:g} Hz; pack the records again with pack.rate_hz={ours.rate_hz:g} and "
             f"pack.duration_s={ours.duration_s:g}"
         )
 
@@ -111,13 +111,13 @@ def _check_signals(model: Model, corpus: Corpus) -> None:
 def _check_leak(
     config: EvaluateConfig, model: Model, corpus: Corpus, index: pd.DataFrame, splits: Splits
 ) -> tuple[str, ...]:
-    """Refuse test patients that the model has seen, or that cannot be told apart; warnings if that is allowed."""
+    """Refuse test patients that the model has seen, or cannot be compared; warn if that is allowed."""
     ours, theirs = model.config.provenance.patient_key_fingerprint, corpus.manifest.patient_key_fingerprint
     try:
         if ours != theirs:
             raise DataError(
-                "the model's corpus and this one were packed with different ECGDIST_PATIENT_KEYs, so shared patients cannot "
-                "be found; pack this corpus with the same key"
+                "the model's corpus and this one were packed with different ECGDIST_PATIENT_KEYs, so shared "
+                "patients cannot be found; pack this corpus with the same key"
             )
         refuse_leak(set(patients_of(index)[splits.rows("test")]), set(model.patients))
     except DataError as error:

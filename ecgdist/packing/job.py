@@ -27,6 +27,14 @@ class PackResult:
     built: int
     """Shards built by this call; the others were there already."""
 
+    def __str__(self) -> str:
+        manifest = self.corpus.manifest
+        return (
+            f"corpus {manifest.corpus_id}: {manifest.rows:,} ECGs in {len(manifest.shards)} shards, "
+            f"{self.built} built now, {sum(manifest.refused.values()):,} records refused; "
+            f"in {self.corpus.location}"
+        )
+
 
 def pack(config: PackConfig) -> PackResult:
     """Pack the sources of `config` into a corpus; run again, it goes on where it stopped.

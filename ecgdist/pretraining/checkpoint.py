@@ -2,8 +2,8 @@
 
 ``checkpoints/step-00000120-<attempt>/`` holds ``checkpoint.json`` (state, bytes and sha256 of every
 other file, and its own sha256), ``student.safetensors`` (whole fp32 weights, for publishing),
-``teacher.safetensors``, and ``engine/``, DeepSpeed's own files, which restore the optimizer. A folder without a
-fitting ``checkpoint.json`` is none.
+``teacher.safetensors``, and ``engine/``, DeepSpeed's own files, which restore the optimizer. A folder
+without a fitting ``checkpoint.json`` is none.
 """
 
 from __future__ import annotations

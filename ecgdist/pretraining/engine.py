@@ -66,6 +66,9 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=adamw, config=settings, dist_init_required=False
         )
+        # In bf16 without ZeRO, DeepSpeed begins with a step without gradients, which Adam would count.
+        for state in self.optimizer.state.values():
+            state["step"].zero_()
 
     @property
     def optimizer(self) -> Any:
@@ -133,8 +136,7 @@ class DeepSpeedEngine:
         for group, own in zip(optimizer.param_groups, settings, strict=True):
             group.update(own)
         for state in optimizer.state.values():
-            if isinstance(state.get("step"), Tensor):
-                state["step"] = state["step"].clone()
+            state["step"] = state["step"].clone()
 
     def _unsplit_copies(self) -> dict[torch.nn.Parameter, Tensor]:
         """The fp32 copies of bf16 weights without ZeRO, which DeepSpeed's public functions do not find."""

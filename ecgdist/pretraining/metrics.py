@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,12 @@ class MetricsLog:
         old = read_metrics(run)
         self._rows = [row for row in old if row["step"] <= start_step]
         self._scratch = tempfile.TemporaryDirectory(prefix="ecgdist-metrics-")
-        self._board = SummaryWriter(self._scratch.name, purge_step=start_step + 1 if old else None)
+        # The name that tensorboardX gives is that of the second and the host: not enough for a quick restart.
+        self._board = SummaryWriter(
+            self._scratch.name,
+            purge_step=start_step + 1 if old else None,
+            filename_suffix=f".{uuid.uuid4().hex[:8]}",
+        )
 
     def add(self, row: dict[str, Any]) -> None:
         """Add a row; it must have the key ``step``."""

@@ -42,7 +42,9 @@ def report_run(run: Location) -> Location:
         title=f"Pretraining report: {config.encoder.size} encoder, {_arm(config)}",
         command=f"ecgdist pretrain {run / CONFIG} --out ANOTHER_FOLDER",
         corpus_id=plan.corpus.corpus_id,
-        model_hash=load(run / MODEL).model_hash if finished else Missing("The run has not written its model yet."),
+        model_hash=load(run / MODEL).model_hash
+        if finished
+        else Missing("The run has not written its model yet."),
         seeds={"pretraining": config.seed},
         data=_counts(plan.corpus),
         metrics=read_metrics(run),
@@ -81,7 +83,7 @@ def _arm(config: PretrainConfig) -> str:
 
 
 def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:
-    """The first row that the run did not train on (or the first of all), masked with noise of seed 0, and filled."""
+    """The first row that the run did not train on (or the first of all), masked and filled."""
     if plan.config.objective.generative.weight == 0:
         return Missing("The run was contrastive only (generative.weight = 0), so it has no decoder.")
     module = plan.build_module()
@@ -96,7 +98,11 @@ def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:
 
 
 def _masked_and_filled(
-    plan: RunPlan, module: PretrainingModule, signals: npt.NDArray[np.int16], facts: dict[str, Any], trained_on: bool
+    plan: RunPlan,
+    module: PretrainingModule,
+    signals: npt.NDArray[np.int16],
+    facts: dict[str, Any],
+    trained_on: bool,
 ) -> Reconstruction:
     pre = plan.preprocessing
     valid = torch.tensor([facts["valid_samples"]])

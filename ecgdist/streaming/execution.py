@@ -110,9 +110,17 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         cpu=limits.cpus, object_store_memory=limits.object_store_bytes
     )
-    tables = iter(dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=2))
+    tables = _blocks(dataset)
     with user_errors():
         return _Segment(items, tables, next(tables, None))
+
+
+def _blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The blocks of a dataset, in order, as they lie in the object store."""
+    # `iter_batches` would keep the last blocks for ever when it is not read to its end (seen with Ray 2.60).
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            yield ray.get(entry.ref)
 
 
 def _expect(table: pa.Table | None, item: PoolItem) -> pa.Table:

@@ -1,7 +1,8 @@
 """How fast batches come: the ordered stream through Ray Data, beside a plain loop over the same pools.
 
-Run with ``make bench``. Both sides read the same rows in the same order in one run, alternately, several times; the
-table shows median and range. The corpus is the shipped sample, in the page cache: this measures us, not a disk.
+Run with ``make bench``. Both sides read the same rows in the same order in one run, alternately, several
+times; the table shows median and range. The corpus is the shipped sample, in the page cache: this measures
+us, not a disk.
 """
 
 from __future__ import annotations
@@ -63,7 +64,9 @@ def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as temporary, ray_session(num_cpus=4):
         found = measure(Path(temporary))
-    table = Table(title=f"stream of {STEPS} batches of {GLOBAL_BATCH}, {REPEATS} repeats: ECG/s, and share of the plain loop")
+    table = Table(
+        title=f"{STEPS} batches of {GLOBAL_BATCH}, {REPEATS} repeats: ECG/s, and share of the plain loop"
+    )
     for column in ("", "median", "range", "share: median", "range"):
         table.add_column(column, justify="right" if column else "left")
     plain = found["plain loop, one process"]

@@ -128,6 +128,21 @@ def test_update_uses_the_learning_rate_that_it_is_given(processes: GroupOf, zero
     assert 0.99e-4 < largest < 1.5e-4
 
 
+def count_steps(setting: Setting) -> set[float]:
+    """What Adam's counters say after some steps."""
+    run = SmallRun(setting)
+    run.steps(0, STEPS)
+    return {float(state["step"]) for state in run.engine.optimizer.state.values()}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", STAGES)
+def test_adam_counts_the_steps_that_were_taken(processes: GroupOf, zero_stage: int, precision: str) -> None:
+    """Its bias correction depends on them."""
+    setting = Setting(zero_stage=zero_stage, precision=precision)
+    assert processes(2).run(count_steps, setting) == [{float(STEPS)}] * 2
+
+
 def test_matrices_decay_and_nothing_else() -> None:
     module = PretrainingModule(ENCODER, ARMS["HL"], PREPROCESSING.window_samples)
     decayed, plain = parameter_groups(module, WEIGHT_DECAY)

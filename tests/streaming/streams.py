@@ -1,4 +1,4 @@
-"""What the tests of streaming share: an order over the sample corpus, and the plain loop that Ray must equal."""
+"""What the tests of streaming share: an order over the sample corpus, and the loop that Ray must equal."""
 
 from __future__ import annotations
 

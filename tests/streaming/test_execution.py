@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import re
 import shutil
 import time
 from collections.abc import Generator, Iterator
@@ -93,16 +94,13 @@ def read_but_fail_at(reader: PoolReader, step: int, item: PoolItem) -> pa.Table:
 
 @pytest.mark.parametrize("fail_at", [0, 6])
 def test_an_error_in_a_read_task_arrives_as_itself(stream: Stream, fail_at: int) -> None:
-    """In the first pool of a segment and in a later one; what was read before it is still given."""
+    """In the first pool of a segment and in a later one."""
     items = list(stream.order.items([0, 1], 0, 12))
     read = functools.partial(read_but_fail_at, stream.reader, fail_at)
-    tables = pool_tables(iter(items), read, StreamLimits(items_per_segment=50))
     with pytest.raises(DataError) as caught:
-        for _ in items:
-            next(tables)
+        list(pool_tables(iter(items), read, StreamLimits(items_per_segment=50)))
     assert type(caught.value) is DataError
-    assert str(caught.value).startswith("the pool of step ")
-    assert str(caught.value).endswith("is damaged; pack the corpus again")
+    assert re.fullmatch(r"the pool of step \d+ is damaged; pack the corpus again", str(caught.value))
 
 
 def test_a_damaged_shard_is_named(stream: Stream, tmp_path: Path) -> None:
@@ -133,7 +131,7 @@ def test_tables_out_of_order_are_refused(stream: Stream) -> None:
 def test_a_missing_table_is_refused(stream: Stream) -> None:
     items = list(stream.order.items([0, 1], 0, 12))
     read = functools.partial(read_nothing, stream.reader, items[3])
-    with pytest.raises(DataError, match="rows would have been lost|rows are out of order"):
+    with pytest.raises(DataError, match=r"rows (would have been lost|are out of order)"):
         list(pool_tables(iter(items), read, LIMITS))
 
 
