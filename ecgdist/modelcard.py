@@ -14,6 +14,12 @@ from ecgdist.record import STANDARD_LEADS
 
 FORMAT_VERSION = 1
 
+_LIMITS = """## Limits
+
+For research. Not a medical device; not evaluated for any clinical use.
+Figures of an evaluation belong to its corpus.
+"""
+
 
 class Provenance(Config):
     """Where a model comes from."""
@@ -56,9 +62,7 @@ class ModelConfig(Config):
 def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
     """The card of a model, in Markdown."""
     origin, pre = config.provenance, config.preprocessing
-    sources = "\n".join(
-        f"* **{name}**: {facts['licence']}. {facts['citation']}" for name, facts in origin.sources.items()
-    )
+    sources = "\n".join(f"* **{n}**: {s['licence']}. {s['citation']}" for n, s in origin.sources.items())
     versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
     left_out = ", ".join(origin.exclude_splits) or "none"
     objective = json.dumps(origin.settings.get("objective", {}), indent=1)
@@ -98,8 +102,4 @@ Versions: {versions}.
 
 {sources}
 
-## Limits
-
-For research. Not a medical device; not evaluated for any clinical use.
-Figures of an evaluation belong to its corpus.
-"""
+{_LIMITS}"""

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import pyarrow as pa
 import ray
 import ray.data  # sets up its loggers when it is imported, so before they are made quiet
 
-from ecgdist.errors import EcgdistError
+from ecgdist.errors import ConfigError, DataError, EcgdistError, StorageError, TrainingError
 
 _OBJECT_STORE_BYTES = 400_000_000
 _NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
 """Loggers that report the normal course of things as warnings."""
+
+_ERRORS: dict[str, type[EcgdistError]] = {
+    error.__name__: error for error in (ConfigError, DataError, StorageError, TrainingError)
+}
+_ERROR_COLUMNS = ["error_class", "error_text"]
 
 
 @contextmanager
@@ -76,3 +83,35 @@ def find_user_error(error: BaseException) -> EcgdistError | None:
         else:
             current = current.__cause__ or current.__context__
     return None
+
+
+def handing_over_errors(task: Callable[[dict[str, Any]], pa.Table]) -> Callable[[dict[str, Any]], pa.Table]:
+    """A task for Ray Data that gives an `EcgdistError` as a block of its own, which `blocks` raises.
+
+    Ray Data would print the traceback of a task that raises, and lose the class of its error on the way.
+    """
+
+    def run(batch: dict[str, Any]) -> pa.Table:
+        try:
+            return task(batch)
+        except EcgdistError as error:
+            kind = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _ERRORS)
+            return pa.table(dict(zip(_ERROR_COLUMNS, ([kind], [str(error)]), strict=True)))
+
+    return run
+
+
+def blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
+    """The blocks of a dataset whose tasks are `handing_over_errors`, as they lie in the object store.
+
+    Raises:
+        EcgdistError: the first that a task met.
+    """
+    # `iter_batches` would keep the last blocks for ever when it is not read to its end (seen with Ray 2.60).
+    for bundle in dataset.iter_internal_ref_bundles():
+        for entry in bundle.blocks:
+            block = ray.get(entry.ref)
+            if block.column_names == _ERROR_COLUMNS:
+                ((kind, text),) = zip(*block.to_pydict().values(), strict=True)
+                raise _ERRORS[kind](text)
+            yield block

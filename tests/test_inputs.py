@@ -48,7 +48,7 @@ SENTENCES = {
     "missing_header": "bad.hea does not exist and no header beside it names this signal file",
     "missing_signal": "the header names 'bad.dat', which is not in",
     "truncated_signal": "bad.dat has 23998 bytes; its header needs 24000",
-    "nan": "without a finite value (NaN or infinite) in lead aVR (1 of 1000)",
+    "nan": "samples without a value (NaN or infinite) in lead aVR (1 of 1000)",
     "unknown_lead": "lead 'Fp1' is not one of I, II, III",
     "unknown_unit": "unit 'mmHg' is not a voltage (accepted: V, mV, uV, nV)",
 }

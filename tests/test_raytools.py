@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pyarrow as pa
 import pytest
 import ray
 
-from ecgdist.errors import DataError, EcgdistError, RecordRefused, StorageError
-from ecgdist.raytools import find_user_error, ray_session, user_errors
+from ecgdist.errors import ConfigError, DataError, EcgdistError, RecordRefused, StorageError
+from ecgdist.raytools import blocks, find_user_error, handing_over_errors, ray_session, user_errors
 
 pytestmark = pytest.mark.ray
 
@@ -14,6 +17,41 @@ pytestmark = pytest.mark.ray
 @ray.remote(num_cpus=0)
 def fail(error: Exception) -> None:
     raise error
+
+
+ERRORS = [ConfigError("no such key"), StorageError("the disk is full"), DataError("no corpus")]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_a_data_tasks_error_is_raised_as_itself_without_a_traceback(
+    ray_cluster: None, error: EcgdistError, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def task(batch: dict[str, Any]) -> pa.Table:
+        if batch["id"][0] == 3:
+            raise error
+        return pa.table({"id": batch["id"]})
+
+    numbers = ray.data.from_items([{"id": number} for number in range(5)], override_num_blocks=5)
+    with pytest.raises(EcgdistError) as caught:
+        list(blocks(numbers.map_batches(handing_over_errors(task), batch_size=1)))
+    assert type(caught.value) is type(error)
+    assert str(caught.value) == str(error)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
+def test_blocks_are_all_given(ray_cluster: None) -> None:
+    numbers = ray.data.from_items([{"id": number} for number in range(5)], override_num_blocks=5)
+    doubled = numbers.map_batches(handing_over_errors(lambda b: pa.table({"x": 2 * b["id"]})), batch_size=1)
+    assert sorted(block["x"][0].as_py() for block in blocks(doubled)) == [0, 2, 4, 6, 8]
+
+
+def test_a_refusal_that_nobody_counts_is_an_error_of_the_data(ray_cluster: None) -> None:
+    def task(batch: dict[str, Any]) -> pa.Table:
+        raise RecordRefused("nan", "a sample without value")
+
+    numbers = ray.data.from_items([{"id": 0}])
+    with pytest.raises(DataError, match="nan: a sample without value"):
+        list(blocks(numbers.map_batches(handing_over_errors(task), batch_size=1)))
 
 
 @pytest.mark.parametrize(

@@ -103,8 +103,8 @@ def _check_signals(model: Model, corpus: Corpus) -> None:
     if (ours.rate_hz, ours.duration_s) != (theirs.rate_hz, theirs.duration_s):
         raise DataError(
             f"{corpus.location} holds {theirs.duration_s:g} s at {theirs.rate_hz:g} Hz, the model takes "
-            f"{ours.duration_s:g} s at {ours.rate_hz:g} Hz; pack the records again with pack.rate_hz={ours.rate_hz:g} and "
-            f"pack.duration_s={ours.duration_s:g}"
+            f"{ours.duration_s:g} s at {ours.rate_hz:g} Hz; pack the records again with "
+            f"pack.rate_hz={ours.rate_hz:g} and pack.duration_s={ours.duration_s:g}"
         )
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 import ray
 
 from ecgdist.corpus import Corpus
@@ -16,7 +17,7 @@ from ecgdist.packing.config import PackConfig
 from ecgdist.packing.finish import finish, stop_if_too_many
 from ecgdist.packing.plan import Plan, claim_folder
 from ecgdist.packing.shards import ShardNote, build_shard, note_name, part_name, shard_name
-from ecgdist.raytools import ray_session, user_errors
+from ecgdist.raytools import blocks, handing_over_errors, ray_session
 
 
 @dataclass(frozen=True)
@@ -80,19 +81,17 @@ def _build_shards(plan: Plan, missing: Sequence[int]) -> Generator[ShardNote, No
     """Build shards with Ray Data, one task each, and give their notes as they are finished."""
     if not missing:
         return
-    with ray_session(num_cpus=max(2, os.cpu_count() or 2)), user_errors():
+    with ray_session(num_cpus=max(2, os.cpu_count() or 2)):
         work_ref = ray.put(plan.work)
         chunk_refs = {number: ray.put(plan.chunks[number]) for number in missing}
 
-        def build(batch: dict[str, Any]) -> dict[str, list[str]]:
+        def build(batch: dict[str, Any]) -> pa.Table:
             number = int(batch["shard"][0])
             note = build_shard(ray.get(work_ref), number, ray.get(chunk_refs[number]))
-            return {"note": [note.model_dump_json()]}
+            return pa.table({"note": [note.model_dump_json()]})
 
         shards = ray.data.from_items([{"shard": n} for n in missing], override_num_blocks=len(missing))
-        built = shards.map_batches(build, batch_size=1)
+        built = shards.map_batches(handing_over_errors(build), batch_size=1)
         built.context.enable_progress_bars = False
-        # Else the cause of an error in a task is lost on its way here.
-        built.context.raise_original_map_exception = True
-        for row in built.iter_rows():
-            yield ShardNote.model_validate_json(row["note"])
+        for block in blocks(built):
+            yield ShardNote.model_validate_json(block["note"][0].as_py())

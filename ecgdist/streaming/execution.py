@@ -15,7 +15,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ecgdist.config import Config
 from ecgdist.errors import DataError
-from ecgdist.raytools import user_errors
+from ecgdist.raytools import blocks, handing_over_errors
 from ecgdist.streaming.order import PoolItem
 
 
@@ -42,6 +42,7 @@ def pool_tables(
 
     Raises:
         DataError: if Ray Data gives another item than the order asks for, or none.
+        EcgdistError: what `read` raised, as itself.
     """
     read_ref = ray.put(read)
     segments = iter(lambda: list(itertools.islice(items, limits.items_per_segment)), [])
@@ -74,8 +75,7 @@ class _Segment:
         if self.first is not None:
             table, self.first = self.first, None
             return table
-        with user_errors():
-            return next(self.tables, None)
+        return next(self.tables, None)
 
 
 def _start(
@@ -88,11 +88,12 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
     items_ref = ray.put(items)
 
     def read_block(block: dict[str, Any]) -> pa.Table:
-        return ray.get(read_ref)(ray.get(items_ref)[int(block["id"][0])])
+        table: pa.Table = ray.get(read_ref)(ray.get(items_ref)[int(block["id"][0])])
+        return table
 
-    blocks = ray.data.from_items([{"id": i} for i in range(len(items))], override_num_blocks=len(items))
-    dataset = blocks.map_batches(
-        read_block,
+    numbers = ray.data.from_items([{"id": i} for i in range(len(items))], override_num_blocks=len(items))
+    dataset = numbers.map_batches(
+        handing_over_errors(read_block),
         batch_size=1,
         num_cpus=limits.cpus_per_task,
         # Where the consumer is: a pool read elsewhere would cross the network twice.
@@ -102,25 +103,14 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
     )
     context = dataset.context
     context.enable_progress_bars = False
-    # Else the cause of an error in a read task is lost on its way here.
-    context.raise_original_map_exception = True
     # A pool above Ray's usual block size would come in pieces.
     context.target_max_block_size = None
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         cpu=limits.cpus, object_store_memory=limits.object_store_bytes
     )
-    tables = _blocks(dataset)
-    with user_errors():
-        return _Segment(items, tables, next(tables, None))
-
-
-def _blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:
-    """The blocks of a dataset, in order, as they lie in the object store."""
-    # `iter_batches` would keep the last blocks for ever when it is not read to its end (seen with Ray 2.60).
-    for bundle in dataset.iter_internal_ref_bundles():
-        for entry in bundle.blocks:
-            yield ray.get(entry.ref)
+    tables = blocks(dataset)
+    return _Segment(items, tables, next(tables, None))
 
 
 def _expect(table: pa.Table | None, item: PoolItem) -> pa.Table:

@@ -1,12 +1,10 @@
-"""Checkpoints: training goes on from one as if nothing had happened, and a damaged one is never used."""
+"""Checkpoints: a damaged or interrupted one is never used, and never in the way."""
 
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,91 +12,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from ecgdist.errors import ConfigError, DataError, StorageError
-from ecgdist.pretraining.checkpoint import (
-    CHECKPOINT,
-    STUDENT,
-    TEACHER,
-    CheckpointStore,
-    TrainState,
-    load_teacher,
-)
-from ecgdist.pretraining.engine import to_universal
+from ecgdist.pretraining.checkpoint import CHECKPOINT, STUDENT, TEACHER, CheckpointStore
 from ecgdist.pretraining.group import Group
-from ecgdist.pretraining.step import StepResult
 from ecgdist.storage import Location
-from tests.conftest import S3Server
 from tests.pretraining.processes import Processes
-from tests.pretraining.runs import WEIGHT_DECAY, Arrays, Setting, SmallRun, largest_difference
+from tests.pretraining.resume import go_on, run_through, state_at
+from tests.pretraining.runs import Setting, SmallRun
 
 GroupOf = Callable[[int], Processes]
-Ended = tuple[list[StepResult], Arrays, Arrays]
-
-SAVED_AT, END = 2, 5
-
-
-def state_at(step: int, world_size: int, **settings: Any) -> TrainState:
-    return TrainState(
-        step=step, total_steps=50, world_size=world_size, corpus_id="c0ffee", settings={"seed": 0, **settings}
-    )
-
-
-def run_through(setting: Setting, where: str, save_at: tuple[int, ...], keep_last: int) -> Ended:
-    """Train to the end and save on the way."""
-    run = SmallRun(setting)
-    store = CheckpointStore(Location.of(where))
-    results = []
-    for step in range(END):
-        results += run.steps(step, step + 1)
-        if step + 1 in save_at:
-            store.save(
-                run.engine, run.teacher, state_at(step + 1, run.group.world_size), run.group, keep_last
-            )
-    return results, run.weights(), run.teacher_weights()
-
-
-@dataclass(frozen=True)
-class Resumed:
-    """What became of a run that went on from a checkpoint.
-
-    Attributes:
-        name: of the checkpoint.
-        student, teacher: right after restoring.
-        ended: results of the later steps, and the weights at the end.
-        optimizer_steps: distinct counters of Adam at the end.
-        decays: weight decay of every parameter group.
-    """
-
-    name: str
-    warnings: list[str]
-    student: Arrays
-    teacher: Arrays
-    ended: Ended
-    optimizer_steps: set[float]
-    decays: list[float]
-
-
-def go_on(setting: Setting, where: str) -> Resumed:
-    """Train on from the newest checkpoint."""
-    group = Group()
-    with tempfile.TemporaryDirectory() as scratch:
-        restored, warnings = CheckpointStore(Location.of(where)).restore(Path(scratch), group)
-        assert restored is not None
-        universal = setting.zero_stage > 0 and restored.state.world_size != group.world_size
-        if universal:
-            to_universal(restored.engine_folder)
-        run = SmallRun(setting, universal=universal)
-        run.engine.load(restored.engine_folder)
-        load_teacher(run.teacher, restored)
-    student, teacher = run.weights(), run.teacher_weights()
-    ended = run.steps(restored.state.step, END), run.weights(), run.teacher_weights()
-    optimizer = run.engine.optimizer
-    steps = {float(state["step"]) for state in optimizer.state.values()}
-    decays = [group["weight_decay"] for group in optimizer.param_groups]
-    return Resumed(restored.name, warnings, student, teacher, ended, steps, decays)
-
-
-def set_environment(values: dict[str, str]) -> None:
-    os.environ.update(values)
 
 
 def restore_only(where: str) -> Any:
@@ -106,90 +27,6 @@ def restore_only(where: str) -> Any:
     with tempfile.TemporaryDirectory() as scratch:
         restored, warnings = CheckpointStore(Location.of(where)).restore(Path(scratch), Group())
         return restored and restored.name, warnings
-
-
-def assert_same(found: Arrays, expected: Arrays) -> None:
-    assert largest_difference(found, expected) == 0
-
-
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_going_on_with_as_many_workers_is_exact(processes: GroupOf, tmp_path: Path, zero_stage: int) -> None:
-    setting = Setting(zero_stage=zero_stage, micro_batch=3)
-    unbroken = processes(2).run(run_through, setting, str(tmp_path), (SAVED_AT,), 2)
-    (name,) = CheckpointStore(Location.of(tmp_path)).names()
-    saved = tmp_path / "checkpoints" / name
-    answers = processes(2).run(go_on, setting, str(tmp_path))
-    for (results, student, teacher), resumed in zip(unbroken, answers, strict=True):
-        assert resumed.warnings == []
-        assert_same(resumed.student, load_file(saved / STUDENT))
-        assert_same(resumed.teacher, load_file(saved / TEACHER))
-        assert resumed.ended[0] == results[SAVED_AT:]
-        assert_same(resumed.ended[1], student)
-        assert_same(resumed.ended[2], teacher)
-
-
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_bf16_goes_on_exactly_too(processes: GroupOf, tmp_path: Path, zero_stage: int) -> None:
-    setting = Setting(zero_stage=zero_stage, precision="bf16")
-    results, student, teacher = processes(2).run(run_through, setting, str(tmp_path), (SAVED_AT,), 2)[0]
-    ended = processes(2).run(go_on, setting, str(tmp_path))[0].ended
-    assert ended[0] == results[SAVED_AT:]
-    assert_same(ended[1], student)
-    assert_same(ended[2], teacher)
-
-
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), pytest.param(2, 3, marks=pytest.mark.slow)])
-def test_going_on_with_another_number_of_workers(
-    processes: GroupOf, tmp_path: Path, zero_stage: int, before: int, after: int
-) -> None:
-    # A rate at which rounding, which Adam enlarges, stays below the tolerance.
-    setting = Setting(zero_stage=zero_stage, learning_rate=3e-5)
-    results, student, teacher = processes(before).run(run_through, setting, str(tmp_path), (SAVED_AT,), 2)[0]
-    (name,) = CheckpointStore(Location.of(tmp_path)).names()
-    saved = tmp_path / "checkpoints" / name
-    for resumed in processes(after).run(go_on, setting, str(tmp_path)):
-        assert_same(resumed.student, load_file(saved / STUDENT))
-        assert_same(resumed.teacher, load_file(saved / TEACHER))
-        assert resumed.optimizer_steps == {float(END)}
-        assert resumed.decays == [WEIGHT_DECAY, 0.0]
-        losses = [result.loss for result in resumed.ended[0]]
-        assert losses == pytest.approx([result.loss for result in results[SAVED_AT:]], rel=1e-5)
-        assert largest_difference(resumed.ended[1], student) < 1e-5
-        assert largest_difference(resumed.ended[2], teacher) < 1e-6
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_bf16_goes_on_with_another_number_of_workers(
-    processes: GroupOf, tmp_path: Path, zero_stage: int, before: int, after: int
-) -> None:
-    """Master weights and teacher exactly, losses within what bf16 rounds."""
-    setting = Setting(zero_stage=zero_stage, precision="bf16", learning_rate=3e-5)
-    results, *_ = processes(before).run(run_through, setting, str(tmp_path), (SAVED_AT,), 2)[0]
-    (name,) = CheckpointStore(Location.of(tmp_path)).names()
-    saved = tmp_path / "checkpoints" / name
-    for resumed in processes(after).run(go_on, setting, str(tmp_path)):
-        assert_same(resumed.student, load_file(saved / STUDENT))
-        assert_same(resumed.teacher, load_file(saved / TEACHER))
-        assert resumed.optimizer_steps == {float(END)}
-        assert resumed.decays == [WEIGHT_DECAY, 0.0]
-        losses = [result.loss for result in resumed.ended[0]]
-        assert losses == pytest.approx([result.loss for result in results[SAVED_AT:]], rel=1e-2)
-
-
-@pytest.mark.s3
-def test_going_on_from_object_storage(processes: GroupOf, s3: S3Server) -> None:
-    """Read and written by real processes that find the server by their environment."""
-    setting, where = Setting(zero_stage=2), f"s3://ecg/runs/{os.urandom(4).hex()}"
-    group = processes(2)
-    group.run(set_environment, s3.environment)
-    unbroken = group.run(run_through, setting, where, (SAVED_AT, END - 1), 1)[0]
-    assert [name[:13] for name in CheckpointStore(Location.of(where)).names()] == [f"step-{END - 1:08d}"]
-    ended = group.run(go_on, setting, where)[0].ended
-    assert ended[0] == unbroken[0][END - 1 :]
-    assert_same(ended[1], unbroken[1])
 
 
 @pytest.fixture

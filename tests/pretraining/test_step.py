@@ -143,7 +143,8 @@ def test_the_loss_is_what_one_pass_over_the_whole_batch_gives(
     contrast = (
         () if teacher is None else (teacher.keys(*view(CROP_TEACHER), present), positions, patient, patient)
     )
-    sums = module(*view(CROP_STUDENT), present, noise, torch.ones(GLOBAL_BATCH), *contrast)
+    with torch.no_grad():
+        sums = module(*view(CROP_STUDENT), present, noise, torch.ones(GLOBAL_BATCH), *contrast)
     expected = {}
     if arm != "CL":
         expected["reconstruction"] = float(sums["reconstruction_sum"] / sums["reconstruction_tokens"])

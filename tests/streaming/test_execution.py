@@ -7,7 +7,7 @@ import gc
 import re
 import shutil
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from ecgdist.errors import DataError
 from ecgdist.streaming.execution import StreamLimits, pool_tables
 from ecgdist.streaming.order import PoolItem
 from ecgdist.streaming.pool import PoolReader
-from tests.streaming.streams import Stream, global_batches
+from tests.streaming.streams import Stream, Tables, global_batches
 
 pytestmark = pytest.mark.ray
 
@@ -31,8 +31,8 @@ def stream(sample_corpus: Corpus) -> Stream:
     return Stream.of(sample_corpus)
 
 
-def through_ray(stream: Stream, limits: StreamLimits = LIMITS):  # type: ignore[no-untyped-def]
-    return lambda items: pool_tables(items, stream.reader.read, limits)
+def through_ray(stream: Stream) -> Tables:
+    return lambda items: pool_tables(items, stream.reader.read, LIMITS)
 
 
 @pytest.mark.parametrize("segment", [1, 2, 5, 512])
@@ -147,7 +147,7 @@ def wait_until_free(free: float) -> None:
         time.sleep(0.1)
 
 
-def consume_all(batches: Generator[object, None, None]) -> None:
+def consume_all(batches: Iterator[object]) -> None:
     for _ in batches:
         pass
 
@@ -158,7 +158,7 @@ def consume_three(batches: Iterator[object]) -> None:
 
 
 @pytest.mark.parametrize("consume", [consume_all, consume_three])
-def test_the_object_store_is_free_again(stream: Stream, consume) -> None:  # type: ignore[no-untyped-def]
+def test_the_object_store_is_free_again(stream: Stream, consume: Callable[[Iterator[object]], None]) -> None:
     """At the end of a run, and when its consumer stops early."""
     gc.collect()
     free = available_object_store()
