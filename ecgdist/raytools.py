@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,9 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     Args:
         num_cpus: logical CPUs of a local cluster; they may exceed the cores, since training workers and the
             read tasks that feed them take turns.
+
+    Raises:
+        ConfigError: if ``RAY_ADDRESS`` names a cluster that does not answer.
     """
     if ray.is_initialized():
         yield
@@ -39,7 +43,8 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    if os.environ.get("RAY_ADDRESS"):
+    if address := os.environ.get("RAY_ADDRESS"):
+        _check_address(address)
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
         ray.init(
@@ -54,6 +59,19 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would try for minutes to reach a cluster that is not there."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto" and "local" are for Ray to understand
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at RAY_ADDRESS = {address}; start it, or unset RAY_ADDRESS to use a local one"
+        ) from error
 
 
 @contextmanager

@@ -187,14 +187,21 @@ def _walk(folder: str) -> Iterator[str]:
         if not isinstance(error, FileNotFoundError):
             raise error
 
-    seen: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, onerror=fail, followlinks=True):
-        facts = os.stat(parent)
-        if (facts.st_dev, facts.st_ino) in seen:
-            folders.clear()  # a link that leads back up
+        if _leads_back(parent, folder):
+            folders.clear()
             continue
-        seen.add((facts.st_dev, facts.st_ino))
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files)
+
+
+def _leads_back(path: str, root: str) -> bool:
+    """Whether `path`, below `root`, is a link to a folder above it, so that following it would never end."""
+    real, above = os.path.realpath(path), path
+    while len(above) > len(root):
+        above = os.path.dirname(above)
+        if os.path.realpath(above) == real:
+            return True
+    return False
 
 
 @lru_cache(maxsize=4)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +13,7 @@ import ray
 
 from ecgdist.errors import ConfigError, DataError, EcgdistError, RecordRefused, StorageError
 from ecgdist.raytools import blocks, find_user_error, handing_over_errors, ray_session, user_errors
+from tests.conftest import free_port
 
 pytestmark = pytest.mark.ray
 
@@ -94,3 +98,12 @@ def test_a_session_joins_the_cluster_that_is_there(ray_cluster: None) -> None:
     with ray_session(num_cpus=1):
         assert ray.cluster_resources() == before
     assert ray.is_initialized()
+
+
+def test_a_cluster_that_does_not_answer_is_named() -> None:
+    """In a process of its own, since this one may be connected to the tests' cluster."""
+    code = "from ecgdist.raytools import ray_session\nwith ray_session(1): pass"
+    environment = os.environ | {"RAY_ADDRESS": f"127.0.0.1:{free_port()}"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert "ConfigError: no Ray cluster answers at RAY_ADDRESS = 127.0.0.1:" in done.stderr

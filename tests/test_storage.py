@@ -42,10 +42,11 @@ def test_listing_follows_links_but_not_in_circles(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "real/file").write_bytes(b"x")
     (tmp_path / "root").mkdir()
-    (tmp_path / "root/linked").symlink_to(tmp_path / "real")
+    for name in ("linked", "twice"):
+        (tmp_path / "root" / name).symlink_to(tmp_path / "real")
     (tmp_path / "root/name").symlink_to(tmp_path / "real/file")
     (tmp_path / "real/back").symlink_to(tmp_path / "root")
-    assert Location.of(tmp_path / "root").list_files() == ["linked/file", "name"]
+    assert Location.of(tmp_path / "root").list_files() == ["linked/file", "name", "twice/file"]
 
 
 def test_upload_download_delete(folder: Location, tmp_path: Path) -> None:

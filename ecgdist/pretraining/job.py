@@ -20,7 +20,7 @@ from rich.console import Console
 from ecgdist.config import build
 from ecgdist.errors import ConfigError
 from ecgdist.pretraining.checkpoint import TrainState
-from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
 from ecgdist.pretraining.export import CONFIG, MODEL, RUN, export_model, read_run
 from ecgdist.pretraining.plan import RunPlan
@@ -102,9 +102,9 @@ def claim_run(run: Location, plan: RunPlan) -> None:
         "total_steps": plan.total_steps,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     }
+    note.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
     # For `ecgdist pretrain`, to run the same again elsewhere.
     (run / CONFIG).write_bytes(yaml.safe_dump(content["config"], sort_keys=False).encode())
-    note.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
 
 
 def _state_at_start(run: Location) -> TrainState:
@@ -123,6 +123,12 @@ def _state_at_start(run: Location) -> TrainState:
 def _announce(plan: RunPlan, console: Console) -> None:
     order, config = plan.order, plan.config
     left_out = ", ".join(f"{count} in {split}" for split, count in plan.selection.left_out.items())
+    usual = DataConfig().exclude_splits
+    for split in config.data.exclude_splits:
+        if split not in plan.selection.left_out and split not in usual:
+            console.print(
+                f"WARNING: data.exclude_splits names {split}, which no ECG of the corpus has", highlight=False
+            )
     console.print(
         f"pretraining {config.encoder.size} on corpus {plan.corpus.corpus_id}: {order.num_rows:,} ECGs"
         + (f" (left out by data.exclude_splits: {left_out})" if left_out else "")

@@ -50,7 +50,7 @@ def measure(folder: Path) -> dict[str, list[float]]:
     order = Order(selection.group_rows, seed=0, lanes=8, global_batch=GLOBAL_BATCH, shuffle_rows=512)
     reader = PoolReader(corpus.location, corpus.corpus_id, order, selection)
     sides: dict[str, Tables] = {
-        "plain loop, one process": lambda items: map(reader.read, items),
+        "plain loop, one process": lambda items: (reader.read(item) for item in items),
         "Ray Data": lambda items: pool_tables(items, reader.read, StreamLimits()),
     }
     found: dict[str, list[float]] = {name: [] for name in sides}
