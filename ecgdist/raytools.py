@@ -70,7 +70,7 @@ def _check_address(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise ConfigError(
-            f"no Ray cluster answers at RAY_ADDRESS = {address}; start it, or unset RAY_ADDRESS to use a local one"
+            f"no Ray cluster answers at RAY_ADDRESS = {address}; start it, or unset it for a local one"
         ) from error
 
 
