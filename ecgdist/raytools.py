@@ -16,6 +16,8 @@ import ray.data  # sets up its loggers when it is imported, so before they are m
 from ecgdist.errors import ConfigError, DataError, EcgdistError, StorageError, TrainingError
 
 _OBJECT_STORE_BYTES = 400_000_000
+_IDLE_WORKER_MS = 600_000
+"""Ray ends idle workers after a second; read tasks come at the pace of training, and each start costs seconds."""
 _NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
 """Loggers that report the normal course of things as warnings."""
 
@@ -54,6 +56,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
+            _system_config={"idle_worker_killing_time_threshold_ms": _IDLE_WORKER_MS},
         )
     try:
         yield
