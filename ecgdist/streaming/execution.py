@@ -20,7 +20,6 @@ from ecgdist.errors import DataError
 from ecgdist.raytools import blocks, handing_over_errors
 from ecgdist.streaming.order import PoolItem
 
-
 _STEP_S = 0.02
 """Least time of a step of the scheduling loop; a step starts all tasks that there is room for."""
 
@@ -84,11 +83,12 @@ class _Segment:
         return next(self.tables, None)
 
 
-class _Paced(ExecutionCallback):
+class _Paced(ExecutionCallback):  # type: ignore[misc]  # Ray's classes are untyped here
     """Gives the scheduling loop a rhythm.
 
-    While the consumer is behind, Ray 2.60 has no task to wait for, and its loop would spin in the training process:
-    it took nine tenths of a core and the interpreter lock, and cut training to a third of its speed on two cores.
+    While the consumer is behind, Ray 2.60 has no task to wait for, and its loop would spin in the training
+    process: it took nine tenths of a core and the interpreter lock, and cut training to a third of its speed
+    on two cores.
     """
 
     def on_execution_step(self, executor: object) -> None:
