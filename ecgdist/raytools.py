@@ -16,7 +16,7 @@ import ray.data  # sets up its loggers when it is imported, so before they are m
 from ecgdist.errors import ConfigError, DataError, EcgdistError, StorageError, TrainingError
 
 _OBJECT_STORE_BYTES = 400_000_000
-_IDLE_WORKER_MS = 600_000
+_IDLE_WORKER_MS = 5_000
 """Ray ends idle workers after a second; read tasks come at the pace of training, and starts cost seconds."""
 _NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
 """Loggers that report the normal course of things as warnings."""
