@@ -76,6 +76,7 @@ def pack(
     dry_run: DryRun = False,
 ) -> None:
     """Pack ECGs of any number of sources into a corpus; run again, it goes on where it stopped."""
+    from ecgdist.corpus.patients import KEY_VARIABLE, PatientHasher
     from ecgdist.packing import PackConfig
     from ecgdist.packing import pack as run_pack
 
@@ -87,6 +88,10 @@ def pack(
     if _shown(dry_run, config):
         return
     _say(str(run_pack(config)))
+    if PatientHasher.from_environment().is_public:
+        _say(
+            f"patients are hashed with the public key: set {KEY_VARIABLE} to pack data that is not published"
+        )
 
 
 @app.command()

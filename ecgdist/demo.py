@@ -9,7 +9,7 @@ from ecgdist.downstream.evaluate import EvaluateConfig, evaluate
 from ecgdist.downstream.evaluation import Evaluation
 from ecgdist.packing import PackConfig, pack
 from ecgdist.pretraining.config import PretrainConfig
-from ecgdist.pretraining.job import pretrain
+from ecgdist.pretraining.job import local_cpus, pretrain
 from ecgdist.raytools import ray_session
 from ecgdist.report.run import EVALUATION, report_run
 from ecgdist.sample import sample_folder
@@ -18,7 +18,6 @@ from ecgdist.storage import Location
 TEST_FOLDS = ("fold7", "fold8")
 """What the probe of the shipped sample tests on; pretraining leaves these folds alone."""
 
-_LOGICAL_CPUS = 4
 _RECORDS_PER_SHARD = 100
 
 
@@ -39,8 +38,8 @@ def demo(config: DemoConfig, console: Console) -> Evaluation:
     Raises:
         EcgdistError: whatever a step of it meets.
     """
-    out = Location.of(config.out)
-    with ray_session(num_cpus=_LOGICAL_CPUS):
+    out, training = Location.of(config.out), pretrain_config(config)
+    with ray_session(num_cpus=local_cpus(training)):
         console.rule("1 pack: sources -> corpus")
         packed = pack(
             PackConfig(
@@ -51,7 +50,7 @@ def demo(config: DemoConfig, console: Console) -> Evaluation:
         )
         console.print(str(packed), highlight=False, soft_wrap=True)
         console.rule("2 pretrain: corpus -> model")
-        run = pretrain(pretrain_config(config), console)
+        run = pretrain(training, console)
     console.rule("3 evaluate: linear probe beside an untrained encoder")
     evaluation = evaluate(
         EvaluateConfig(model=str(run.model), corpus=str(out / "corpus"), task="ptbxl-super"),

@@ -22,7 +22,7 @@ class StorageError(EcgdistError):
 
 
 class TrainingError(EcgdistError):
-    """A run that had to stop; names the step and the last good checkpoint."""
+    """A run that had to stop; names the step, the rank and the records."""
 
 
 class RecordRefused(DataError):  # noqa: N818 - it is an outcome that packing counts, not a failure

@@ -7,8 +7,9 @@ from typing import Any
 
 from pydantic import field_validator
 
-from ecgdist.config import Config
+from ecgdist.config import Config, build
 from ecgdist.models.config import EncoderConfig
+from ecgdist.objectives.hybrid import ObjectiveConfig
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
 
@@ -65,10 +66,12 @@ def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
     sources = "\n".join(f"* **{n}**: {s['licence']}. {s['citation']}" for n, s in origin.sources.items())
     versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
     left_out = ", ".join(origin.exclude_splits) or "none"
-    objective = json.dumps(origin.settings.get("objective", {}), indent=1)
+    learned = build(ObjectiveConfig, origin.settings["objective"], "settings of the run")
+    objective = json.dumps(origin.settings["objective"], indent=1)
+    band = f"high-pass {_hertz(pre.device.highpass_hz)}, low-pass {_hertz(pre.device.lowpass_hz)}"
     return f"""# ECG encoder ({config.encoder.size})
 
-Pretrained with `ecgdist`, hybrid self-supervised learning after Song et al., arXiv 2407.07110;
+Pretrained with `ecgdist` by {learned.arm}, after Song et al., arXiv 2407.07110;
 every value is our own.
 
 ```python
@@ -82,7 +85,7 @@ embedding = model.embed(signal_mv, rate_hz=500, leads=["I", "II", "V1"])
 ## Input
 
 12 leads ({", ".join(config.leads)}; missing ones allowed), {pre.pack.rate_hz:g} Hz,
-windows of {pre.device.window_s:g} s, {pre.device.highpass_hz} to {pre.device.lowpass_hz} Hz,
+windows of {pre.device.window_s:g} s, {band},
 scaling `{pre.device.scaling}`. `embed` converts any other rate, unit
 and lead order; `config.json` has every setting.
 
@@ -103,3 +106,7 @@ Versions: {versions}.
 {sources}
 
 {_LIMITS}"""
+
+
+def _hertz(cutoff_hz: float | None) -> str:
+    return "none" if cutoff_hz is None else f"{cutoff_hz:g} Hz"

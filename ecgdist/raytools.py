@@ -17,7 +17,7 @@ from ecgdist.errors import ConfigError, DataError, EcgdistError, StorageError, T
 
 _OBJECT_STORE_BYTES = 400_000_000
 _IDLE_WORKER_MS = 5_000
-"""Ray ends idle workers after a second; read tasks come at the pace of training, and starts cost seconds."""
+"""Ray ends idle workers after a second, and a start costs seconds; read tasks may come less often than that."""
 _NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
 """Loggers that report the normal course of things as warnings."""
 
@@ -90,20 +90,32 @@ def user_errors() -> Iterator[None]:
 
 
 def find_user_error(error: BaseException) -> EcgdistError | None:
-    """The `EcgdistError` in the chain of causes of `error`, if there is one."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        inner = getattr(current, "cause", None)
-        if isinstance(inner, BaseException):
-            # Ray's wrapper first: it takes on the class of what it wraps, but its text is a whole traceback.
-            current = inner
-        elif isinstance(current, EcgdistError):
-            return current
-        else:
-            current = current.__cause__ or current.__context__
+    """The `EcgdistError` that `error` wraps or was caused by, if there is one."""
+    return _search(error, set())
+
+
+def _search(error: BaseException, seen: set[int]) -> EcgdistError | None:
+    if id(error) in seen:
+        return None
+    seen.add(id(error))
+    # What a wrapper holds comes first: Ray's take on the class of what they wrap, with a whole traceback as text.
+    for inner in _held(error):
+        if (found := _search(inner, seen)) is not None:
+            return found
+    if isinstance(error, EcgdistError):
+        return error
+    for earlier in (error.__cause__, error.__context__):
+        if earlier is not None and (found := _search(earlier, seen)) is not None:
+            return found
     return None
+
+
+def _held(error: BaseException) -> Iterator[BaseException]:
+    """Exceptions in the attributes of an exception: ``cause``, or Ray Train's ``worker_failures`` by rank."""
+    for value in vars(error).values():
+        for item in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(item, BaseException):
+                yield item
 
 
 def handing_over_errors(task: Callable[[dict[str, Any]], pa.Table]) -> Callable[[dict[str, Any]], pa.Table]:

@@ -100,7 +100,7 @@ def arrange_leads(
         if lead is None:
             raise RecordRefused(
                 "unknown_lead",
-                f"lead {name!r} is not one of {', '.join(STANDARD_LEADS)}; to drop it, use ignore_leads",
+                f"lead {name!r} is not one of {', '.join(STANDARD_LEADS)}; to drop it, use pack.ignore_leads",
             )
         index = STANDARD_LEADS.index(lead)
         if present[index]:

@@ -19,6 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import boto3
 import fsspec
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, ClientError
@@ -87,15 +88,14 @@ class Location:
     def _fs(self) -> Any:
         if not self.is_s3:
             return fsspec.filesystem("file")
-        settings = tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-        return _s3_filesystem(os.getpid(), settings)
+        return _s3_filesystem(os.getpid(), _aws_settings())
 
     def arrow(self) -> tuple[Any, str]:
         """A pyarrow filesystem and the path in it, for Parquet and range reads."""
         if not self.is_s3:
             return pyarrow.fs.LocalFileSystem(), self.uri
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        with translated(self.uri):
+            region, endpoint = _s3_place(_aws_settings())
         options: dict[str, Any] = {"region": region, "connect_timeout": 3, "request_timeout": 60}
         if endpoint:
             options["endpoint_override"] = endpoint
@@ -158,12 +158,6 @@ class Location:
         names = (name for name, info in found.items() if info["type"] == "file" and not name.endswith("/"))
         return sorted(name[len(prefix) :] for name in names if name.startswith(prefix))
 
-    def make_folder(self) -> None:
-        """Create a local folder and its parents; object storage needs none."""
-        if not self.is_s3:
-            with translated(self.uri):
-                os.makedirs(self.uri, exist_ok=True)
-
     def delete(self) -> None:
         """Remove the file, or the folder and all below it, if it is there."""
         with translated(self.uri):
@@ -202,6 +196,19 @@ def _leads_back(path: str, root: str) -> bool:
         if os.path.realpath(above) == real:
             return True
     return False
+
+
+def _aws_settings() -> tuple[tuple[str, str], ...]:
+    """What the environment says of AWS: clients are kept for as long as it stays the same."""
+    return tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
+
+
+@lru_cache(maxsize=4)
+def _s3_place(settings: tuple[tuple[str, str], ...]) -> tuple[str, str | None]:
+    """Region and own endpoint, from the environment or the AWS files: Arrow's client does not read the latter."""
+    meta = boto3.session.Session().client("s3").meta
+    region = meta.region_name if meta.region_name not in (None, "aws-global") else "us-east-1"
+    return region, None if meta.endpoint_url.endswith("amazonaws.com") else meta.endpoint_url
 
 
 @lru_cache(maxsize=4)

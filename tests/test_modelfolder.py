@@ -111,7 +111,7 @@ def test_the_card_says_what_a_user_must_know(folder: Path) -> None:
         "CC BY 4.0",
         "Wagner et al. 2020",
         "250 Hz",
-        "0.67 to 40.0 Hz",
+        "high-pass 0.67 Hz, low-pass 40 Hz",
         "fold9, fold10",
         "1,200",
     ):

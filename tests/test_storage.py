@@ -93,6 +93,25 @@ def test_paths_are_normalised() -> None:
 
 
 @pytest.mark.s3
+def test_settings_may_come_from_the_aws_files(
+    s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in s3_server.environment:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "config").write_text(f"[default]\nregion = us-east-1\nendpoint_url = {s3_server.endpoint}\n")
+    (tmp_path / "credentials").write_text(
+        f"[default]\naws_access_key_id = {s3_server.access_key}\naws_secret_access_key = {s3_server.secret_key}\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    file = Location.of("s3://ecg/from-files/file")
+    file.write_bytes(b"123")
+    filesystem, path = file.arrow()
+    with filesystem.open_input_file(path) as opened:
+        assert opened.read() == b"123"
+
+
+@pytest.mark.s3
 def test_a_missing_bucket_is_named_quickly(s3: S3Server) -> None:
     began = time.monotonic()
     with pytest.raises(StorageError, match=r"s3://nosuch/x"):

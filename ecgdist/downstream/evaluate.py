@@ -75,10 +75,14 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
 
 def index_table(corpus: Corpus) -> pd.DataFrame:
-    """The index of a corpus as a table in which ``source`` is the kind of the source, which tasks go by."""
+    """The index of a corpus as a table in which ``source`` is the kind of the source, which tasks go by.
+
+    Records of a second folder of a kind carry its name before their id: ids are unique within one folder only.
+    """
     index: pd.DataFrame = corpus.index.to_pandas()
-    kinds = {name: facts.kind for name, facts in corpus.manifest.sources.items()}
-    return index.assign(source=index["source"].map(kinds))
+    kind = index["source"].map({name: facts.kind for name, facts in corpus.manifest.sources.items()})
+    own_id = index["record_id"].where(kind == index["source"], index["source"] + "/" + index["record_id"])
+    return index.assign(source=kind, record_id=own_id)
 
 
 def features(

@@ -37,6 +37,13 @@ class ObjectiveConfig(Config):
     """Contrast with the momentum teacher; weight 0 for the generative arm (GL)."""
 
     @property
+    def arm(self) -> str:
+        """What is learned by, in the words of the paper: generative (GL), contrastive (CL) or hybrid (HL)."""
+        if self.contrastive.weight == 0:
+            return "generative learning (GL)"
+        return "contrastive learning (CL)" if self.generative.weight == 0 else "hybrid learning (HL)"
+
+    @property
     def student_mask_ratio(self) -> float:
         """Share of patches hidden from the student; 0 for the full view."""
         view = self.contrastive.student_view

@@ -25,7 +25,7 @@ from ecgdist.pretraining.console import Mailbox, ProgressView
 from ecgdist.pretraining.export import CONFIG, MODEL, RUN, export_model, read_run
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.worker import train_worker
-from ecgdist.raytools import ray_session, user_errors
+from ecgdist.raytools import find_user_error, ray_session, user_errors
 from ecgdist.storage import Location
 
 _PACKAGES = ("ecgdist", "torch", "ray", "deepspeed", "numpy", "scipy", "pyarrow", "wfdb")
@@ -60,15 +60,13 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
         console.print(f"{run} is finished: its model is in {run / MODEL}", soft_wrap=True, highlight=False)
         return PretrainResult(run, run / MODEL)
     _announce(plan, console)
-    workers, stream = config.workers, config.data.stream
-    logical_cpus = math.ceil(workers.count * (workers.cpus_each + stream.cpus))
-    with ray_session(num_cpus=logical_cpus), user_errors():
+    with ray_session(num_cpus=local_cpus(config)), user_errors():
         use_gpu = _wants_gpu(config)
         _check_cluster(config)
         mailbox = Mailbox()
         try:
             with ProgressView(console, mailbox, plan.total_steps).showing() as view:
-                _trainer(config, mailbox, use_gpu).fit()
+                _fit(_trainer(config, mailbox, use_gpu))
         finally:
             mailbox.close()
     if view.error is not None:
@@ -77,6 +75,23 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     model = export_model(run, run / MODEL)
     console.print(f"model written to {model}", soft_wrap=True, highlight=False)
     return PretrainResult(run, model)
+
+
+def local_cpus(config: PretrainConfig) -> int:
+    """Logical CPUs that a local cluster needs for the run: for its workers, and for the read tasks that feed them."""
+    workers = config.workers
+    return math.ceil(workers.count * (workers.cpus_each + config.data.stream.cpus))
+
+
+def _fit(trainer: TorchTrainer) -> None:
+    """Train; an `EcgdistError` that a worker met is raised as itself."""
+    try:
+        trainer.fit()
+    except ray.train.TrainingFailedError as error:
+        found = find_user_error(error)
+        if found is None:
+            raise
+        raise found from error
 
 
 def claim_run(run: Location, plan: RunPlan) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 import uuid
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ecgdist.storage import Location
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
+_FLUSH_EVERY_S = 15.0
 
 
 class MetricsLog:
@@ -28,6 +30,7 @@ class MetricsLog:
         self._board_target = run / TENSORBOARD
         old = read_metrics(run)
         self._rows = [row for row in old if row["step"] <= start_step]
+        self._flushed = 0.0
         self._scratch = tempfile.TemporaryDirectory(prefix="ecgdist-metrics-")
         # The name that tensorboardX gives is that of the second and the host: not enough for a quick restart.
         self._board = SummaryWriter(
@@ -43,8 +46,14 @@ class MetricsLog:
             if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(name, value, row["step"])
 
+    def flush_now_and_then(self) -> None:
+        """Bring the run's folder up to date, unless that was done in the last seconds: it writes all rows again."""
+        if time.monotonic() - self._flushed > _FLUSH_EVERY_S:
+            self.flush()
+
     def flush(self) -> None:
         """Bring the run's folder up to date."""
+        self._flushed = time.monotonic()
         self._target.write_bytes("".join(json.dumps(row) + "\n" for row in self._rows).encode())
         self._board.flush()
         for path in Path(self._scratch.name).iterdir():

@@ -227,7 +227,7 @@ class TrainingStep:
             )
             raise TrainingError(
                 f"step {step}: the loss is not finite in a micro-batch with these records ({where}). "
-                "The weights were not changed. Look at the records with `ecgdist inspect`; run again to go "
+                "The weights were not changed. Look at these records in their source; run again to go "
                 "on from the last checkpoint, or begin anew in another --out with a lower "
                 "optimizer.learning_rate"
             )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,19 +87,16 @@ class Worker:
         warmup = config.optimizer.warmup_share
         warmup = config.encoder.shape.warmup_share if warmup is None else warmup
         pace = _Pace(plan.order.global_batch)
-        batches = self._batches()
-        while self.step < plan.total_steps:
-            with pace.waiting():
-                batch = next(batches)
-            learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
-            result = self._train_step(batch, learning_rate)
-            self.step += 1
-            pace.stepped()
-            last = self.step == plan.total_steps
-            if log is not None and (last or self.step % config.log_every_steps == 0):
-                self._report(log, result, learning_rate, pace)
-            if last or self.step % config.checkpoint.every_steps == 0:
-                self._save(log)
+        with closing(self._batches()) as batches:
+            while (batch := pace.next(batches)) is not None:
+                learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
+                result = self._train_step(batch, learning_rate)
+                self.step += 1
+                last = self.step == plan.total_steps
+                if log is not None and (last or self.step % config.log_every_steps == 0):
+                    self._report(log, result, learning_rate, pace)
+                if last or self.step % config.checkpoint.every_steps == 0:
+                    self._save(log)
         if log is not None:
             log.close()
 
@@ -129,7 +127,7 @@ class Worker:
         self.step = restored.state.step
         self._say(f"resumed from checkpoint {restored.name} at step {self.step}")
 
-    def _batches(self) -> Iterator[RankBatch]:
+    def _batches(self) -> Generator[RankBatch, None, None]:
         plan = self.plan
         reader = PoolReader(plan.corpus.location, plan.corpus.corpus_id, plan.order, plan.selection)
         limits = plan.config.data.stream
@@ -159,7 +157,7 @@ class Worker:
             **pace.take(),
         }
         log.add(row)
-        log.flush()
+        log.flush_now_and_then()
         self._mailbox.post({"metrics": row})
 
     def _save(self, log: MetricsLog | None) -> None:
@@ -185,19 +183,16 @@ class _Pace:
         self._steps = 0
         self._waited = 0.0
 
-    def waiting(self) -> _Pace:
-        return self
-
-    def __enter__(self) -> None:
-        self._asked = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self._waited += time.perf_counter() - self._asked
-
-    def stepped(self) -> None:
-        self._steps += 1
+    def next(self, batches: Iterator[RankBatch]) -> RankBatch | None:
+        """The next batch, or None at the end; the time it takes is waiting."""
+        asked = time.perf_counter()
+        batch = next(batches, None)
+        self._waited += time.perf_counter() - asked
+        self._steps += batch is not None
+        return batch
 
     def take(self) -> dict[str, float]:
+        """The figures since the last call."""
         now = time.perf_counter()
         seconds = now - self._began
         values = {

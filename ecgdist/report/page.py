@@ -68,7 +68,7 @@ class ReportData:
 
     Attributes:
         title: heading.
-        command: the command that makes this run and its report again.
+        command: the command that pretrains the same again.
         corpus_id: of the corpus that the model was pretrained on.
         model_hash: of the weights, or why there are none.
         seeds: by what they seed.

@@ -17,7 +17,6 @@ from ecgdist.downstream.evaluation import Evaluation
 from ecgdist.modelfolder import load
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.checkpoint import STUDENT
-from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.export import CONFIG, MODEL, newest_student, read_plan, read_run
 from ecgdist.pretraining.metrics import read_metrics
 from ecgdist.pretraining.plan import RunPlan
@@ -39,7 +38,7 @@ def report_run(run: Location) -> Location:
     config = plan.config
     finished = (run / MODEL / "config.json").exists()
     data = ReportData(
-        title=f"Pretraining report: {config.encoder.size} encoder, {_arm(config)}",
+        title=f"Pretraining report: {config.encoder.size} encoder, {config.objective.arm}",
         command=f"ecgdist pretrain {run / CONFIG} --out ANOTHER_FOLDER",
         corpus_id=plan.corpus.corpus_id,
         model_hash=load(run / MODEL).model_hash
@@ -73,13 +72,6 @@ def _evaluation(run: Location) -> Evaluation | Missing:
     if not path.exists():
         return Missing(f"No probe was run; `ecgdist evaluate {run / MODEL} --out {path}` makes one.")
     return Evaluation.model_validate_json(path.read_bytes())
-
-
-def _arm(config: PretrainConfig) -> str:
-    """What the run learned by, in the words of the paper."""
-    if config.objective.contrastive.weight == 0:
-        return "generative learning (GL)"
-    return "contrastive learning (CL)" if config.objective.generative.weight == 0 else "hybrid learning (HL)"
 
 
 def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:

@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 import ecgdist
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
-from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.pretraining.checkpoint import STUDENT, TEACHER, CheckpointStore
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.job import pretrain
@@ -198,3 +198,16 @@ def test_a_cluster_without_a_cpu_for_reading_is_refused(sample_corpus: Corpus, t
 def test_a_window_longer_than_a_segment_is_refused(sample_corpus: Corpus, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is longer than a segment"):
         run(config(sample_corpus, tmp_path / "run", device={"window_s": 12}))
+
+
+def test_a_damaged_shard_is_said_in_one_sentence(sample_corpus: Corpus, tmp_path: Path) -> None:
+    """Met by a read task, on one rank, in the middle of training."""
+    shutil.copytree(sample_corpus.location.uri, tmp_path / "corpus")
+    for shard in sorted((tmp_path / "corpus/shards").iterdir()):
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+    settings = config(Corpus(tmp_path / "corpus"), tmp_path / "run", workers={"count": 2, "max_failures": 0})
+    with pytest.raises(DataError, match=r"shards/000\d\d\.parquet is damaged") as caught:
+        run(settings)
+    assert "Traceback" not in str(caught.value)
