@@ -8,7 +8,6 @@ seen, so that an evaluation can prove that it tests on others).
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import tempfile
@@ -18,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
@@ -26,6 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ecgdist.config import build
+from ecgdist.corpus.schema import plain_bytes, read_plain
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import FORMAT_VERSION, ModelConfig, model_card
 from ecgdist.models.vit import VitEncoder
@@ -153,11 +152,7 @@ def save_model(
         save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path)
         model_hash = _sha256(path.read_bytes())
         (where / WEIGHTS).upload(path)
-    buffer = io.BytesIO()
-    pq.write_table(
-        pa.table({"patient_key": sorted(set(patients))}, pa.schema([("patient_key", pa.string())])), buffer
-    )
-    known = buffer.getvalue()
+    known = plain_bytes(pa.table({"patient_key": pa.array(sorted(set(patients)), pa.string())}))
     (where / PATIENTS).write_bytes(known)
     (where / CARD).write_bytes(model_card(config, model_hash, len(set(patients))).encode())
     hashes = {"weights_sha256": model_hash, "patients_sha256": _sha256(known)}
@@ -184,7 +179,7 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
     _strict(encoder, weights, str(folder))
     encoder.load_state_dict(weights, strict=True)
     # Checked too: an evaluation proves by this list that it tests on nobody whom the model has seen.
-    table = pq.read_table(io.BytesIO(_checked(folder / PATIENTS, patients_hash)))
+    table = read_plain(_checked(folder / PATIENTS, patients_hash))
     return Model(config, encoder, weights_hash, frozenset(table["patient_key"].to_pylist()))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgdist.corpus.manifest import Manifest
-from ecgdist.corpus.schema import INDEX, shard_schema, signal_array
+from ecgdist.corpus.schema import INDEX, read_plain, shard_schema, signal_array
 from ecgdist.errors import DataError, StorageError
 from ecgdist.storage import Location, translated
 
@@ -76,7 +75,7 @@ class Corpus:
     def index(self) -> pa.Table:
         """One row per row of the corpus, without signal, in the order of shards (columns: `schema.INDEX`)."""
         content = self._checked(INDEX_FILE, self.manifest.index_sha256)
-        table = pq.read_table(io.BytesIO(content)).cast(INDEX)
+        table = read_plain(content).cast(INDEX)
         if table.num_rows != self.manifest.rows:
             raise DataError(
                 f"{self.location / INDEX_FILE} has {table.num_rows} rows, its manifest {self.manifest.rows}"
@@ -86,7 +85,7 @@ class Corpus:
     @property
     def refused(self) -> pa.Table:
         """The records that packing refused (columns: `schema.REFUSED`)."""
-        return pq.read_table(io.BytesIO(self._checked(REFUSED_FILE, self.manifest.refused_sha256)))
+        return read_plain(self._checked(REFUSED_FILE, self.manifest.refused_sha256))
 
     @cached_property
     def groups_of_rows(self) -> npt.NDArray[np.int64]:

@@ -78,6 +78,15 @@ def plain_bytes(content: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
+def read_plain(content: bytes) -> pa.Table:
+    """The table in a small Parquet file.
+
+    It is read from an Arrow buffer, not a Python file: Arrow's threads may drop the file when the interpreter is
+    already gone, and the process then ends with an abort (seen with pyarrow 26 and Python 3.11).
+    """
+    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
 def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.int16]:
     """A signal column as ``(rows, 12, num_samples)`` int16 microvolt, without a copy if it is one chunk."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]

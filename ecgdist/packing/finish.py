@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ecgdist.corpus.corpus import INDEX_FILE, MANIFEST, REFUSED_FILE
 from ecgdist.corpus.manifest import Manifest, SourceFacts
-from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_bytes, table
+from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_bytes, read_plain, table
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.packing.plan import Plan
 from ecgdist.packing.shards import PARTS, Refusal, ShardNote, note_name, part_name, record_rows
@@ -113,7 +111,7 @@ def _index(plan: Plan, notes: Sequence[ShardNote]) -> pa.Table:
         contents = list(pool.map(lambda number: (plan.work.out / part_name(number)).read_bytes(), filled))
     tables = []
     for place, content in enumerate(contents):
-        rows = pq.read_table(io.BytesIO(content)).cast(INDEX)
+        rows = read_plain(content).cast(INDEX)
         # Shards without a row have no file, so the index counts only those that the manifest lists.
         places = pa.array([place] * rows.num_rows, pa.int32())
         tables.append(rows.set_column(0, INDEX.field("shard"), places))

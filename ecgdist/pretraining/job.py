@@ -54,6 +54,9 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     """
     console = console or Console()
     run = Location.of(config.out)
+    # Whole paths: workers run in folders of their own, and reports are made from other ones.
+    places = {"corpus": Location.of(config.corpus).uri, "out": run.uri}
+    config = config.model_copy(update=places)
     plan = RunPlan.of(config)
     claim_run(run, plan)
     if (run / MODEL / "config.json").exists():
@@ -107,10 +110,8 @@ def claim_run(run: Location, plan: RunPlan) -> None:
         return
     if run.is_file() or run.list_files():
         raise ConfigError(f"{run} exists and is not a run; choose another --out, or remove it first")
-    # Whole paths: reports and exports of the run are made from other folders.
-    places = {"corpus": plan.corpus.location.uri, "out": run.uri}
     content: dict[str, Any] = {
-        "config": plan.config.model_dump(mode="json") | places,
+        "config": plan.config.model_dump(mode="json"),
         "corpus_id": plan.corpus.corpus_id,
         "global_batch": plan.order.global_batch,
         "steps_per_epoch": plan.order.steps_per_epoch,
