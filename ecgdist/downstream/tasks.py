@@ -204,7 +204,7 @@ def refuse_leak(test_patients: set[str], pretraining_patients: set[str]) -> None
     if shared:
         raise DataError(
             f"{shared} of {len(test_patients)} test patients are in the pretraining corpus, so the figures "
-            "would be too good; pretrain without the test folds, or name other test folds"
+            "would be too good; pretrain with data.exclude_splits naming the test folds, or name other test folds"
         )
 
 
