@@ -149,6 +149,12 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return s3_server
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly."""
+    servers = {"ray_cluster", "s3_server"}
+    items.sort(key=lambda item: bool(servers & set(getattr(item, "fixturenames", ()))))
+
+
 @pytest.fixture(scope="session")
 def ray_cluster(s3_server: S3Server) -> Iterator[None]:
     """One local Ray cluster for the session, whose workers know the S3 server; `ray_session` joins it."""

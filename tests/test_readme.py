@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import ray
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -42,12 +43,16 @@ def test_the_demo_prints_what_the_readme_expects(demo: tuple[Path, str]) -> None
 
 
 @pytest.mark.ray
-def test_the_commands_run_as_shown(tmp_path: Path) -> None:
+def test_the_commands_run_as_shown(ray_cluster: None, tmp_path: Path) -> None:
     (commands,) = (block for block in blocks("bash") if "ecgdist pack" in block)
     (python,) = blocks("python")
     script = commands.replace(". .venv/bin/activate\n", "")
     assert script != commands
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # On the tests' cluster, as the README says of RAY_ADDRESS: a second one would not fit into the tests' memory.
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
+    }
     for program in (["bash", "-euo", "pipefail", "-c", script], [sys.executable, "-c", python]):
         done = subprocess.run(
             program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580

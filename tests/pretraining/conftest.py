@@ -1,4 +1,4 @@
-"""Groups of processes, started when a test first asks for one and kept for the session."""
+"""Groups of processes, started when a test first asks for one and kept for the tests of one file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from tests.pretraining.processes import Processes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Processes]]:
     """``processes(2)`` is a group of two processes; one that broke in an earlier test is replaced."""
     groups: dict[int, Processes] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import time
@@ -93,3 +94,5 @@ def _serve(connection: Connection, rank: int, world_size: int, folder: Path) -> 
         except EcgdistError as error:
             answer = error
         connection.send(answer)
+        del answer, arguments
+        gc.collect()  # engines hold each other in circles, and a group serves dozens of them
