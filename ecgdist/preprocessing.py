@@ -22,7 +22,7 @@ from ecgdist.config import Config
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.record import NUM_LEADS, Recording, arrange_leads, microvolts_per_unit
 from ecgdist.signals.filters import Band, band_pass
-from ecgdist.signals.quality import quality_flags, refuse_amplitude, refuse_unusable
+from ecgdist.signals.quality import Measures, measure, quality_flags, refuse_amplitude, refuse_unusable
 from ecgdist.signals.resample import resample, resampled_length
 from ecgdist.signals.segments import segment_bounds, to_int16
 from ecgdist.signals.windows import cut_windows, standardise
@@ -50,8 +50,9 @@ class Segment:
         segment: its number within the recording, from 0.
         lead_mask: ``(12,)``, True where a lead is present.
         valid_samples: samples that are signal; the rest is padding.
-        quality: sorted flags, see `quality_flags`; ``tail_dropped`` on the last segment says that the
-            recording went on for less than `PackStep.min_duration_s`.
+        quality: sorted flags, see `quality_flags`, and those of the recording; ``tail_dropped`` on the last
+            segment says that the recording went on for less than `PackStep.min_duration_s`.
+        measures: what was measured on it.
     """
 
     signal_uv: npt.NDArray[np.int16]
@@ -59,6 +60,7 @@ class Segment:
     lead_mask: npt.NDArray[np.bool_]
     valid_samples: int
     quality: tuple[str, ...]
+    measures: Measures
 
 
 class PackStep(Config):
@@ -108,12 +110,21 @@ class PackStep(Config):
         cut = []
         for number, (start, stop) in enumerate(bounds):
             piece = signal_uv[:, start:stop]
-            flags = set(quality_flags(piece, lead_mask))
+            flags = {*quality_flags(piece, lead_mask), *recording.flags}
             if dropped and number == len(bounds) - 1:
                 flags.add("tail_dropped")
             padded = np.zeros((NUM_LEADS, self.num_samples), dtype=np.int16)
             padded[:, : stop - start] = piece
-            cut.append(Segment(padded, number, lead_mask, stop - start, tuple(sorted(flags))))
+            cut.append(
+                Segment(
+                    padded,
+                    number,
+                    lead_mask,
+                    stop - start,
+                    tuple(sorted(flags)),
+                    measure(piece, lead_mask),
+                )
+            )
         return cut
 
     def _twelve_leads(self, recording: Recording) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:

@@ -40,6 +40,7 @@ class Recording:
         sex: ``"male"``, ``"female"`` or None.
         labels: prefixed codes, e.g. ``("scp:NORM", "scp:SR")``, sorted.
         split: the official split or fold that the source assigns, e.g. ``"fold3"``, or None.
+        flags: slugs of what reading had to do to it, e.g. ``"limb_leads_derived"``; they join the quality flags.
     """
 
     record_id: str
@@ -52,6 +53,7 @@ class Recording:
     sex: Sex | None = None
     labels: tuple[str, ...] = field(default=())
     split: str | None = None
+    flags: tuple[str, ...] = field(default=())
 
 
 def canonical_lead(name: str) -> str | None:

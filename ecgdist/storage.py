@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 import fsspec
@@ -123,6 +123,14 @@ class Location:
         with translated(self.uri):
             content: bytes = self._fs().cat_file(self._path)
             return content
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The file for reading in parts: seekable, and in object storage every read fetches only its range."""
+        with translated(self.uri):
+            options = {"block_size": 2**20, "cache_type": "readahead"} if self.is_s3 else {}
+            with self._fs().open(self._path, "rb", **options) as file:
+                yield file
 
     def write_bytes(self, content: bytes) -> None:
         """Write a file whole or not at all: a reader never sees half of it."""

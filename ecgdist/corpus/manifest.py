@@ -27,6 +27,8 @@ class SourceFacts(Config):
     """One source of a corpus: its terms, and what became of its records."""
 
     kind: str
+    dataset: str
+    """Data set that patient ids, folds and codes belong to; two layouts of one data set share it."""
     licence: str
     citation: str
     listed: int

@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgdist.record import NUM_LEADS
+from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ROWS_PER_GROUP = 128
 """Rows of one Parquet row group: the unit of reading and of the epoch's permutation."""
 
@@ -30,6 +31,14 @@ FACTS = pa.schema(
         ("labels", pa.list_(pa.string())),
         ("split", pa.string()),
         ("quality", pa.list_(pa.string())),
+        ("source_rate_hz", pa.float32()),
+        ("source_samples", pa.int32()),
+        ("nan_share", pa.float32()),
+        ("flat_leads", pa.int16()),
+        ("clipped_leads", pa.int16()),
+        ("peak_uv", pa.float32()),
+        ("limb_residual_uv", pa.float32()),
+        ("fingerprint", pa.binary(FINGERPRINT_BYTES)),
     ]
 )
 """What is known of a row beside its signal; these columns are in the shards and in the index."""

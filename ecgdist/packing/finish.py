@@ -95,6 +95,7 @@ def _account(plan: Plan, notes: Sequence[ShardNote]) -> dict[str, SourceFacts]:
             )
         facts[name] = SourceFacts(
             kind=source.kind,
+            dataset=source.dataset,
             licence=source.licence,
             citation=source.citation,
             listed=listed,
@@ -137,7 +138,7 @@ def _describe(plan: Plan, refusal: Refusal) -> str:
         if (source, listing.record_id) == (refusal.source, refusal.record_id)
     )
     try:
-        record_rows(plan.work, refusal.source, listing)
+        record_rows(plan.work, refusal.source, plan.work.sources[refusal.source].read_record(listing))
     except RecordRefused as again:
         return f"{name}: {again.reason}: {again.detail}"
     return f"{name}: {refusal.reason}, but it can be read now"

@@ -7,7 +7,7 @@ import hmac
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 from ecgdist.corpus.corpus import MANIFEST
 from ecgdist.corpus.manifest import canonical_json
@@ -123,5 +123,5 @@ def _digest(config: PackConfig, hasher: PatientHasher, listings: Sequence[tuple[
     }
     digest.update(canonical_json([settings, hasher.fingerprint]))
     for name, listing in listings:
-        digest.update(canonical_json([name, vars(listing)]))
+        digest.update(canonical_json([name, *astuple(listing)]))
     return digest.hexdigest()[:32]

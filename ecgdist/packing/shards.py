@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from ecgdist.config import Config
 from ecgdist.corpus.manifest import ShardFacts
@@ -14,7 +17,8 @@ from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import INDEX, ROWS_PER_GROUP, plain_bytes, shard_bytes, shard_schema, table
 from ecgdist.errors import RecordRefused
 from ecgdist.preprocessing import PackStep
-from ecgdist.record import mask_to_bits
+from ecgdist.record import Recording, mask_to_bits
+from ecgdist.signals.fingerprint import fingerprints
 from ecgdist.sources import Listing, Source
 from ecgdist.storage import Location
 
@@ -81,9 +85,11 @@ def build_shard(work: Work, number: int, listings: Sequence[tuple[str, Listing]]
     """
     rows: list[dict[str, Any]] = []
     refused: list[Refusal] = []
-    for name, listing in listings:
+    for name, listing, recording in read_all(work, listings):
         try:
-            rows.extend(record_rows(work, name, listing))
+            if isinstance(recording, RecordRefused):
+                raise recording
+            rows.extend(record_rows(work, name, recording))
         except RecordRefused as refusal:
             refused.append(Refusal(source=name, record_id=listing.record_id, reason=refusal.reason))
     records = {(row["source"], row["record_id"]) for row in rows}
@@ -95,17 +101,32 @@ def build_shard(work: Work, number: int, listings: Sequence[tuple[str, Listing]]
     )
 
 
-def record_rows(work: Work, source: str, listing: Listing) -> list[dict[str, Any]]:
+def read_all(
+    work: Work, listings: Sequence[tuple[str, Listing]]
+) -> Iterator[tuple[str, Listing, Recording | RecordRefused]]:
+    """Every listed record with its source's name: read, or refused by its listing or its source."""
+    for name, group in itertools.groupby(listings, key=lambda item: item[0]):
+        records = [listing for _, listing in group]
+        for listing, recording in zip(records, work.sources[name].read_many(records), strict=True):
+            yield name, listing, recording
+
+
+def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str, Any]]:
     """The rows of one record, one per segment.
 
     Raises:
-        RecordRefused: if the listing, the source or the conversion refuses it.
-        StorageError: if the storage itself fails.
+        RecordRefused: if the conversion refuses it.
     """
     reader = work.sources[source]
-    recording = reader.read_record(listing)
-    # Two folders of one kind share their patients' ids, but records without one are told apart by folder.
-    owner = reader.kind if recording.patient_id is not None else source
+    # Folders of one data set share its patients' ids, but records without one are told apart by folder.
+    owner = reader.dataset if recording.patient_id is not None else source
+    segments = work.pack.segments(recording)
+    prints = fingerprints(
+        np.stack([segment.signal_uv for segment in segments]),
+        work.pack.rate_hz,
+        np.stack([segment.lead_mask for segment in segments]),
+        np.array([segment.valid_samples for segment in segments], dtype=np.int64),
+    )
     return [
         {
             "signal": segment.signal_uv.astype("<i2").tobytes(),
@@ -120,8 +141,16 @@ def record_rows(work: Work, source: str, listing: Listing) -> list[dict[str, Any
             "labels": list(recording.labels),
             "split": recording.split,
             "quality": list(segment.quality),
+            "source_rate_hz": recording.rate_hz,
+            "source_samples": recording.signal_uv.shape[1],
+            "nan_share": segment.measures.nan_share,
+            "flat_leads": mask_to_bits(segment.measures.flat_leads),
+            "clipped_leads": mask_to_bits(segment.measures.clipped_leads),
+            "peak_uv": segment.measures.peak_uv,
+            "limb_residual_uv": segment.measures.limb_residual_uv,
+            "fingerprint": fingerprint.tobytes(),
         }
-        for segment in work.pack.segments(recording)
+        for segment, fingerprint in zip(segments, prints, strict=True)
     ]
 
 

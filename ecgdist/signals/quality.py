@@ -5,13 +5,14 @@ Signals are ``(12, samples)`` microvolt in standard lead order, with zeros in th
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgdist.errors import RecordRefused
-from ecgdist.record import STANDARD_LEADS
+from ecgdist.record import NUM_LEADS, STANDARD_LEADS
 
 EXTREME_UV = 10_000.0
 """Beyond 10 mV a surface ECG is an artefact or wrongly scaled; MIMIC-IV-ECG is often cleaned at 10 mV."""
@@ -24,6 +25,37 @@ NUM_LIMB_LEADS = 6
 
 Signal = npt.NDArray[np.floating[Any]] | npt.NDArray[np.integer[Any]]
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Numbers about one segment, kept in the index.
+
+    Attributes:
+        nan_share: share of the samples of present leads that had no value in the source (0 if none was filled).
+        flat_leads: ``(12,)``, True for a present lead that never changes.
+        clipped_leads: ``(12,)``, True for a lead that stays at its extreme value, as a saturated amplifier does.
+        peak_uv: largest absolute value, in microvolt.
+        limb_residual_uv: see `limb_residual_uv`; None unless all limb leads are there.
+    """
+
+    nan_share: float
+    flat_leads: Mask
+    clipped_leads: Mask
+    peak_uv: float
+    limb_residual_uv: float | None
+
+
+def measure(signal_uv: Signal, lead_mask: Mask, nan_share: float = 0.0) -> Measures:
+    """Measure a segment."""
+    limb = bool(lead_mask[:NUM_LIMB_LEADS].all())
+    return Measures(
+        nan_share=nan_share,
+        flat_leads=flat_leads(signal_uv, lead_mask),
+        clipped_leads=np.zeros(NUM_LEADS, dtype=np.bool_),
+        peak_uv=float(max(signal_uv.max(), -float(signal_uv.min()))),
+        limb_residual_uv=limb_residual_uv(signal_uv) if limb else None,
+    )
 
 
 def flat_leads(signal_uv: Signal, lead_mask: Mask) -> Mask:

@@ -7,6 +7,7 @@ What the listing knows of a record travels in that record's `Listing`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,19 +16,20 @@ from ecgdist.record import Recording, Sex
 from ecgdist.storage import Location
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Listing:
     """One record that a source lists: enough to read it on any machine that reaches the source's folder.
 
     Attributes:
         record_id: identifier, unique within the source.
-        key: path of the record relative to the source's folder, without extension.
+        key: path of the record's file relative to the source's folder; without extension for WFDB records.
         patient_id: the source's id of the patient, or None. Never written to a corpus.
         age: years, or None where the listing does not know it (reading the record may).
         sex: ``"male"``, ``"female"`` or None.
         labels: prefixed codes, sorted.
         split: the official split or fold, or None.
         refusal: (reason, detail) when the listing alone shows that the record cannot be read.
+        row: place of the record in the file `key`, where a file holds many; else None.
     """
 
     record_id: str
@@ -38,6 +40,7 @@ class Listing:
     labels: tuple[str, ...] = ()
     split: str | None = None
     refusal: tuple[str, str] | None = None
+    row: int | None = None
 
 
 class Source(ABC):
@@ -47,12 +50,14 @@ class Source(ABC):
         kind: name of the layout on the command line, and `Recording.source` of its records.
         licence: licence of the data, as its publisher states it.
         citation: what to cite, with DOI.
+        dataset: the data set that patient ids, folds and codes belong to; two layouts of one data set share it.
         root: the folder.
     """
 
     kind: ClassVar[str]
     licence: ClassVar[str]
     citation: ClassVar[str]
+    dataset: ClassVar[str]
 
     def __init__(self, root: Location) -> None:
         self.root = root
@@ -76,6 +81,21 @@ class Source(ABC):
         if listing.refusal is not None:
             raise RecordRefused(*listing.refusal)
         return self._read(listing)
+
+    def read_many(self, listings: Sequence[Listing]) -> Iterator[Recording | RecordRefused]:
+        """What `read_record` gives or raises for each of the listings, in their order.
+
+        A source whose files hold many records opens each file once here. At most a few recordings are held at a
+        time, however many are asked for.
+
+        Raises:
+            StorageError: if the storage itself fails.
+        """
+        for listing in listings:
+            try:
+                yield self.read_record(listing)
+            except RecordRefused as refused:
+                yield refused
 
     @abstractmethod
     def _read(self, listing: Listing) -> Recording:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
-import io
 import math
 from collections.abc import Mapping
 from typing import ClassVar
@@ -12,6 +10,7 @@ from typing import ClassVar
 from ecgdist.errors import DataError
 from ecgdist.record import Recording, Sex
 from ecgdist.sources.base import Listing, Source
+from ecgdist.sources.tables import Row, integer, read_table
 from ecgdist.sources.wfdb_record import read_wfdb
 
 _TABLE = "ptbxl_database.csv"
@@ -28,6 +27,7 @@ class PtbXl(Source):
     """One record per row of the table; the 500 Hz file where the folder has it, else the 100 Hz one."""
 
     kind: ClassVar[str] = "ptbxl"
+    dataset: ClassVar[str] = "ptbxl"
     licence: ClassVar[str] = "CC BY 4.0"
     citation: ClassVar[str] = (
         "Wagner P, Strodthoff N, Bousseljot R-D, Kreiseler D, Lunze FI, Samek W, Schaeffter T. PTB-XL, a "
@@ -47,23 +47,13 @@ class PtbXl(Source):
             listings[listing.record_id] = listing
         return list(listings.values())
 
-    def _rows(self, files: frozenset[str]) -> list[dict[str, str | None]]:
+    def _rows(self, files: frozenset[str]) -> list[Row]:
         if _TABLE not in files:
             raise DataError(
                 f"{self.root} has no {_TABLE}; "
                 "a PTB-XL folder holds that table and, beside it, records500/ or records100/"
             )
-        table = self.root / _TABLE
-        try:
-            text = table.read_bytes().decode("utf-8-sig")
-            reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-            rows: list[dict[str, str | None]] = list(reader)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{table} is not a comma-separated table in UTF-8: {error}") from error
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataError(f"{table} lacks the columns {', '.join(missing)}; use the table as published")
-        return rows
+        return read_table(self.root / _TABLE, _COLUMNS)
 
     def _read(self, listing: Listing) -> Recording:
         record = read_wfdb(self.root, listing.key)
@@ -87,10 +77,10 @@ def _listing(row: Mapping[str, str | None], number: int, files: frozenset[str]) 
     key = next((key for key in keys if f"{key}.hea" in files), None)
     absent = ("missing_header", f"the folder has no header {' or '.join(keys) or '(the row names no file)'}")
     try:
-        ecg_id = _integer(row["ecg_id"])
+        ecg_id = integer(row["ecg_id"])
         if ecg_id is None:
             raise ValueError("ecg_id is empty")
-        patient_id, sex, fold = _integer(row["patient_id"]), _integer(row["sex"]), _integer(row["strat_fold"])
+        patient_id, sex, fold = integer(row["patient_id"]), integer(row["sex"]), integer(row["strat_fold"])
         return Listing(
             record_id=str(ecg_id),
             key=key or next(iter(keys), ""),
@@ -107,16 +97,6 @@ def _listing(row: Mapping[str, str | None], number: int, files: frozenset[str]) 
         record_id = f"{ecg_id_cell if ecg_id_cell.isdecimal() else 'no ecg_id'} (row {number})"
         refusal = ("unreadable_metadata", f"{_TABLE}, row {number}: {error}")
         return Listing(record_id, key or "", refusal=refusal)
-
-
-def _integer(text: str | None) -> int | None:
-    """``"15709.0"`` and ``"15709"`` as 15709; None for an empty cell."""
-    if not text:
-        return None
-    number = float(text)
-    if not number.is_integer():
-        raise ValueError(f"{text!r} is not a whole number")
-    return int(number)
 
 
 def _age(text: str | None) -> float | None:

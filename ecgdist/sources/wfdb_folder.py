@@ -25,6 +25,7 @@ class WfdbFolder(Source):
     """Every WFDB record below a folder; its id is its path without extension, and it is its own patient."""
 
     kind: ClassVar[str] = "wfdb"
+    dataset: ClassVar[str] = "wfdb"
     licence: ClassVar[str] = "as stated by the publisher of the files"
     citation: ClassVar[str] = (
         "Goldberger A et al. PhysioBank, PhysioToolkit, and PhysioNet. Circulation 101 (2000) e215-e220, "

@@ -22,7 +22,13 @@ def manifest(**changes: Any) -> Manifest:
         "patient_key_fingerprint": "0123456789abcdef",
         "sources": {
             "ptbxl": SourceFacts(
-                kind="ptbxl", licence="CC BY 4.0", citation="x", listed=3, packed=2, refused=1
+                kind="ptbxl",
+                dataset="ptbxl",
+                licence="CC BY 4.0",
+                citation="x",
+                listed=3,
+                packed=2,
+                refused=1,
             )
         },
         "refused": {"nan": 1},

@@ -46,6 +46,7 @@ class SourceContract:
     def test_states_licence_and_citation(self, source: Source) -> None:
         assert source.licence
         assert "https://doi.org/" in source.citation
+        assert source.dataset
 
     def test_lists_the_same_whatever_the_order_of_the_file_system(
         self, source: Source, tmp_path: Path
@@ -94,6 +95,21 @@ class SourceContract:
             listing = listed[recording.record_id]
             for name in ("patient_id", "age", "sex", "labels", "split"):
                 assert getattr(listing, name) in (None, (), getattr(recording, name))
+
+    def test_reading_many_gives_what_reading_one_gives(self, source: Source) -> None:
+        listings = source.list_records()[::-1]
+        found = list(source.read_many(listings))
+        recordings, refusals = read_all(source)
+        alone = {recording.record_id: recording for recording in recordings}
+        assert len(found) == len(listings)
+        for listing, each in zip(listings, found, strict=True):
+            if isinstance(each, RecordRefused):
+                assert each.reason == refusals[listing.record_id].reason
+                continue
+            expected = alone[listing.record_id]
+            np.testing.assert_array_equal(each.signal_uv, expected.signal_uv)
+            names = [field.name for field in fields(Recording) if field.name != "signal_uv"]
+            assert [getattr(each, name) for name in names] == [getattr(expected, name) for name in names]
 
     def test_a_refused_listing_is_never_read(self, source: Source) -> None:
         readable = read_all(source)[0][0]

@@ -1,0 +1,45 @@
+"""Tables that come with a data set, read as text: nothing in a cell is run, and a broken table is an error."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from ecgdist.errors import DataError
+from ecgdist.storage import Location
+
+Row = dict[str, str | None]
+
+
+def read_table(table: Location, required: Sequence[str]) -> list[Row]:
+    """The rows of a comma-separated table with a header line, in UTF-8 with or without a byte order mark.
+
+    Raises:
+        DataError: if it is no such table, or lacks a required column.
+        StorageError: if it cannot be read.
+    """
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        rows: list[Row] = list(reader)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} is not a comma-separated table in UTF-8: {error}") from error
+    missing = [name for name in required if name not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{table} lacks the columns {', '.join(missing)}; use the table as published")
+    return rows
+
+
+def integer(text: str | None) -> int | None:
+    """``"15709.0"`` and ``"15709"`` as 15709; None for an empty cell.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if not text:
+        return None
+    number = float(text)
+    if not number.is_integer():
+        raise ValueError(f"{text!r} is not a whole number")
+    return int(number)
