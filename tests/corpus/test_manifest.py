@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ecgdist.corpus import Manifest, ShardFacts, SourceFacts
+from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.errors import DataError
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS
@@ -15,7 +16,7 @@ from ecgdist.record import STANDARD_LEADS
 
 def manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": FORMAT_VERSION,
         "pack": PackStep(),
         "leads": STANDARD_LEADS,
         "unit": "uV",
@@ -84,6 +85,7 @@ def test_what_is_no_manifest_is_refused(content: bytes) -> None:
 
 
 def test_another_format_asks_for_packing_again() -> None:
-    values = {**json.loads(manifest().to_bytes()), "format_version": 2}
-    with pytest.raises(DataError, match="here has corpus format 2; this version reads 1: pack again"):
+    values = {**json.loads(manifest().to_bytes()), "format_version": FORMAT_VERSION - 1}
+    expected = f"here has corpus format {FORMAT_VERSION - 1}; this version reads {FORMAT_VERSION}: pack again"
+    with pytest.raises(DataError, match=expected):
         Manifest.from_bytes(json.dumps(values).encode(), "here")
