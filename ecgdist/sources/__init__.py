@@ -7,12 +7,25 @@ from __future__ import annotations
 
 from ecgdist.errors import ConfigError
 from ecgdist.sources.base import Listing, Source
-from ecgdist.sources.ptbxl import PtbXl
+from ecgdist.sources.challenge import ChapmanNingbo, Cpsc2018, Georgia
+from ecgdist.sources.challenge2021 import Challenge2021
+from ecgdist.sources.incart import Incart
+from ecgdist.sources.mimic import MimicEcg
+from ecgdist.sources.ptb import Ptb
+from ecgdist.sources.ptbxl import PtbXl, PtbXl100
 from ecgdist.sources.wfdb_folder import WfdbFolder
 from ecgdist.storage import Location
 
 SOURCES: dict[str, type[Source]] = {
     "ptbxl": PtbXl,
+    "ptbxl100": PtbXl100,
+    "mimic": MimicEcg,
+    "challenge2021": Challenge2021,
+    "chapman-ningbo": ChapmanNingbo,
+    "georgia": Georgia,
+    "cpsc2018": Cpsc2018,
+    "ptb": Ptb,
+    "incart": Incart,
     "wfdb": WfdbFolder,
 }
 

@@ -4,28 +4,38 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from ecgdist.errors import DataError
 from ecgdist.record import Recording, Sex
 from ecgdist.sources.base import Listing, Source
+from ecgdist.sources.labels import without_mark
 from ecgdist.sources.tables import Row, integer, read_table
 from ecgdist.sources.wfdb_record import read_wfdb
 
 _TABLE = "ptbxl_database.csv"
 _COLUMNS = ("ecg_id", "patient_id", "age", "sex", "scp_codes", "strat_fold", "filename_lr", "filename_hr")
 
-# Ages above 89 are published as 300 (Wagner et al. 2020, table of columns); 90 is the youngest they can be.
-_AGE_OVER_89 = 300.0
-_AGE_OVER_89_AS = 90.0
-
 _SEX: dict[int, Sex] = {0: "male", 1: "female"}
+
+# The 71 statements of scp_statements.csv. Nothing else becomes a label: a cell that has slipped may hold free text.
+_SCP_CODES = frozenset(
+    "1AVB 2AVB 3AVB ABQRS AFIB AFLT ALMI AMI ANEUR ASMI BIGU CLBBB CRBBB DIG EL HVOLT ILBBB ILMI IMI INJAL INJAS "
+    "INJIL INJIN INJLA INVT IPLMI IPMI IRBBB ISCAL ISCAN ISCAS ISCIL ISCIN ISCLA ISC_ IVCD LAFB LAO/LAE LMI LNGQT "
+    "LOWT LPFB LPR LVH LVOLT NDT NORM NST_ NT_ PAC PACE PMI PRC(S) PSVT PVC QWAVE RAO/RAE RVH SARRH SBRAD SEHYP SR "
+    "STACH STD_ STE_ SVARR SVTAC TAB_ TRIGU VCLVH WPW".split()
+)
 
 
 class PtbXl(Source):
-    """One record per row of the table; the 500 Hz file where the folder has it, else the 100 Hz one."""
+    """One record per row of the table; the 500 Hz file where the folder has it, else the 100 Hz one.
 
+    Attributes:
+        file_columns: columns that name a record's files; the first that the folder has is read.
+    """
+
+    file_columns: ClassVar[tuple[str, ...]] = ("filename_hr", "filename_lr")
     kind: ClassVar[str] = "ptbxl"
     dataset: ClassVar[str] = "ptbxl"
     licence: ClassVar[str] = "CC BY 4.0"
@@ -39,7 +49,7 @@ class PtbXl(Source):
         files = frozenset(self.root.list_files())
         listings: dict[str, Listing] = {}
         for number, row in enumerate(self._rows(files), start=1):
-            listing = _listing(row, number, files)
+            listing = _listing(row, number, files, self.file_columns)
             if listing.record_id in listings:
                 again = f"{listing.record_id} (row {number})"
                 refusal = ("duplicate_id", f"an earlier row of {_TABLE} has the same ecg_id")
@@ -71,9 +81,18 @@ class PtbXl(Source):
         )
 
 
-def _listing(row: Mapping[str, str | None], number: int, files: frozenset[str]) -> Listing:
+class PtbXl100(PtbXl):
+    """The same records at 100 Hz, whether or not the folder has the 500 Hz files, too."""
+
+    file_columns: ClassVar[tuple[str, ...]] = ("filename_lr",)
+    kind: ClassVar[str] = "ptbxl100"
+
+
+def _listing(
+    row: Mapping[str, str | None], number: int, files: frozenset[str], file_columns: Sequence[str]
+) -> Listing:
     """The listing of one row; whatever is wrong with the row is its refusal."""
-    keys = [key for key in (row["filename_hr"], row["filename_lr"]) if key]
+    keys = [key for column in file_columns if (key := row[column])]
     key = next((key for key in keys if f"{key}.hea" in files), None)
     absent = ("missing_header", f"the folder has no header {' or '.join(keys) or '(the row names no file)'}")
     try:
@@ -101,9 +120,9 @@ def _listing(row: Mapping[str, str | None], number: int, files: frozenset[str]) 
 
 def _age(text: str | None) -> float | None:
     age = float(text or "nan")
-    if math.isnan(age):
-        return None
-    return _AGE_OVER_89_AS if age == _AGE_OVER_89 else age
+    if age < 0 or math.isinf(age):
+        raise ValueError(f"{text!r} is no age")
+    return None if math.isnan(age) else without_mark(age)
 
 
 def _labels(text: str | None) -> tuple[str, ...]:
@@ -114,4 +133,6 @@ def _labels(text: str | None) -> tuple[str, ...]:
         raise ValueError(f"scp_codes {text!r} is not a dictionary of codes") from error
     if not isinstance(codes, dict):
         raise ValueError(f"scp_codes {text!r} is not a dictionary of codes")
+    if not codes.keys() <= _SCP_CODES:
+        raise ValueError("scp_codes holds what is no SCP code of PTB-XL")
     return tuple(sorted(f"scp:{code}" for code in codes))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ecgdist.errors import DataError
 from ecgdist.storage import Location
@@ -19,16 +19,25 @@ def read_table(table: Location, required: Sequence[str]) -> list[Row]:
         DataError: if it is no such table, or lacks a required column.
         StorageError: if it cannot be read.
     """
+    return list(iter_table(table, required))
+
+
+def iter_table(table: Location, required: Sequence[str]) -> Iterator[Row]:
+    """The rows of `read_table` one by one, for a table that is too long to hold as dictionaries.
+
+    Raises:
+        DataError: as `read_table`; a defect in a late row is found when the rows before it have been handed out.
+        StorageError: if it cannot be read.
+    """
+    content = io.TextIOWrapper(io.BytesIO(table.read_bytes()), encoding="utf-8-sig", newline="")
+    reader = csv.DictReader(content, strict=True)
     try:
-        text = table.read_bytes().decode("utf-8-sig")
-        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-        rows: list[Row] = list(reader)
+        missing = [name for name in required if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataError(f"{table} lacks the columns {', '.join(missing)}; use the table as published")
+        yield from reader
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{table} is not a comma-separated table in UTF-8: {error}") from error
-    missing = [name for name in required if name not in (reader.fieldnames or ())]
-    if missing:
-        raise DataError(f"{table} lacks the columns {', '.join(missing)}; use the table as published")
-    return rows
 
 
 def integer(text: str | None) -> int | None:

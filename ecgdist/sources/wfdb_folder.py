@@ -8,11 +8,12 @@ without opening one of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from ecgdist.errors import DataError
-from ecgdist.record import Recording
+from ecgdist.record import Recording, Sex
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.wfdb_header import comment_fields, named_files, parse_age, parse_labels, parse_sex
 from ecgdist.sources.wfdb_record import read_wfdb
@@ -21,8 +22,22 @@ _HEADER = ".hea"
 _SIGNAL_SUFFIXES = (".dat", ".mat", ".flac")
 
 
+@dataclass(frozen=True)
+class Details:
+    """What the comments of a header say of a record; the fields are those of `Recording`."""
+
+    patient_id: str | None = None
+    age: float | None = None
+    sex: Sex | None = None
+    labels: tuple[str, ...] = ()
+
+
 class WfdbFolder(Source):
-    """Every WFDB record below a folder; its id is its path without extension, and it is its own patient."""
+    """Every WFDB record below a folder; its id is its path without extension, and it is its own patient.
+
+    Attributes:
+        renamed: names of headers whose signal file is published under another name, and that name.
+    """
 
     kind: ClassVar[str] = "wfdb"
     dataset: ClassVar[str] = "wfdb"
@@ -31,6 +46,7 @@ class WfdbFolder(Source):
         "Goldberger A et al. PhysioBank, PhysioToolkit, and PhysioNet. Circulation 101 (2000) e215-e220, "
         "https://doi.org/10.1161/01.CIR.101.23.e215; and the citation that comes with the files"
     )
+    renamed: ClassVar[Mapping[str, str]] = {}
 
     def list_records(self) -> list[Listing]:
         files = self.root.list_files()
@@ -45,9 +61,9 @@ class WfdbFolder(Source):
             )
         return sorted(listings, key=lambda listing: listing.key)
 
-    def _without_header(self, files: Iterable[str], headers: Iterable[str]) -> set[str]:
+    def _without_header(self, files: Iterable[str], headers: Sequence[str]) -> set[str]:
         """Stems of signal files that no header accounts for."""
-        stems = set(headers)
+        stems = {*headers, *map(self._signal_stem, headers)}
         stray: dict[str, list[str]] = defaultdict(list)
         for name in files:
             stem, dot, suffix = name.rpartition(".")
@@ -55,7 +71,7 @@ class WfdbFolder(Source):
                 folder, _, base = name.rpartition("/")
                 stray[folder].append(base)
         beside: dict[str, set[str]] = defaultdict(set)
-        for key in stems:
+        for key in headers:
             folder = key.rpartition("/")[0]
             if folder in stray:
                 beside[folder] |= named_files((self.root / f"{key}{_HEADER}").read_bytes())
@@ -66,15 +82,29 @@ class WfdbFolder(Source):
             if base not in beside[folder]
         }
 
+    def _signal_stem(self, header: str) -> str:
+        folder, slash, name = header.rpartition("/")
+        return f"{folder}{slash}{self.renamed.get(name, name)}"
+
     def _read(self, listing: Listing) -> Recording:
         record = read_wfdb(self.root, listing.key)
-        fields = comment_fields(record.comments)
+        details = self._details(record.comments)
         return Recording(
             record_id=listing.record_id,
             source=self.kind,
             signal_uv=record.signal_uv,
             rate_hz=record.rate_hz,
             leads=record.leads,
+            patient_id=listing.patient_id or details.patient_id,
+            age=details.age,
+            sex=details.sex,
+            labels=details.labels,
+        )
+
+    def _details(self, comments: Sequence[str]) -> Details:
+        """What the comments, without their ``#``, say; codes are labels as published."""
+        fields = comment_fields(comments)
+        return Details(
             age=parse_age(fields.get("age")),
             sex=parse_sex(fields.get("sex")),
             labels=parse_labels(fields.get("dx")),

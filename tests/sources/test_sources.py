@@ -14,7 +14,7 @@ def test_a_kind_opens_its_source(kind: str) -> None:
 
 
 def test_an_unknown_kind_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="unknown source kind 'dicom'; use one of ptbxl, wfdb"):
+    with pytest.raises(ConfigError, match="unknown source kind 'dicom'; use one of ptbxl, ptbxl100, mimic, "):
         open_source("dicom", "anywhere")
 
 
