@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,6 +141,18 @@ class Location:
                 return
             with _replacing(Path(self.uri)) as part:
                 part.write_bytes(content)
+
+    @contextmanager
+    def writing(self) -> Iterator[Path]:
+        """A local path to write to; its content is here, whole, once the block ends without an error."""
+        with translated(self.uri):
+            if not self.is_s3:
+                with _replacing(Path(self.uri)) as part:
+                    yield part
+                return
+            with tempfile.TemporaryDirectory(prefix="ecgdist-") as folder:
+                yield Path(folder) / self.name
+                self._fs().put_file(os.path.join(folder, self.name), self._path)
 
     def upload(self, local: str | os.PathLike[str]) -> None:
         """Copy a local file here, whole or not at all."""

@@ -34,6 +34,8 @@ class SourceFacts(Config):
     listed: int
     packed: int
     refused: int
+    excluded: int = 0
+    """Left out knowingly; listed = packed + refused + excluded."""
 
 
 class Manifest(Config):
@@ -45,6 +47,8 @@ class Manifest(Config):
     unit: str
     patient_key_fingerprint: str
     """Of the key that patient ids were hashed with; corpora where it differs cannot be compared by it."""
+    private: bool = False
+    """Whether keyed ids stand for the ids of records."""
     sources: dict[str, SourceFacts]
     refused: dict[str, int]
     """Refused records by reason."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,13 +63,11 @@ def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
     return pa.table({f.name: pa.array([row[f.name] for row in rows], f.type) for f in schema}, schema=schema)
 
 
-def shard_bytes(shard: pa.Table) -> bytes:
-    """A shard's Parquet file. The same table gives the same bytes."""
-    buffer = io.BytesIO()
-    pq.write_table(
-        shard,
-        buffer,
-        row_group_size=ROWS_PER_GROUP,
+def shard_writer(path: str | os.PathLike[str], num_samples: int) -> pq.ParquetWriter:
+    """Writes a shard's Parquet file, one table per row group. The same tables give the same bytes."""
+    return pq.ParquetWriter(
+        path,
+        shard_schema(num_samples),
         compression="zstd",
         compression_level=1,
         use_dictionary=[],
@@ -77,7 +76,11 @@ def shard_bytes(shard: pa.Table) -> bytes:
         # Without it a flipped bit goes unnoticed: neither zstd's frames nor Parquet's pages carry a checksum.
         write_page_checksum=True,
     )
-    return buffer.getvalue()
+
+
+def plain_writer(path: str | os.PathLike[str], schema: pa.Schema) -> pq.ParquetWriter:
+    """Writes what `plain_bytes` gives, in row groups: an index may be larger than memory."""
+    return pq.ParquetWriter(path, schema, compression="zstd", store_schema=False)
 
 
 def plain_bytes(content: pa.Table) -> bytes:

@@ -1,4 +1,4 @@
-"""Sources -> corpus, as a Ray Data job.
+"""Sources -> corpus, as tasks on a Ray cluster.
 
 The listing is cut into shards of a fixed number of records before any work starts; a shard is one task with
 a deterministic name and content. Every finished shard leaves a note under ``parts/``, so the same command run

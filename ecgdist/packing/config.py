@@ -19,6 +19,11 @@ class PackConfig(Config):
     """Rate, length and limits of the packed signals."""
     records_per_shard: int = Field(default=2048, ge=1)
     """Records listed per shard; 2,048 records of 10 s at 250 Hz are about 128 MB before compression."""
+    exclude: tuple[str, ...] = ()
+    """Records to leave out knowingly, as patterns on ``source/record_id``: ``challenge2021/ptb-xl/*``."""
+    private: bool | None = None
+    """Keyed ids stand for the ids of records, in the corpus and in every message, and ages end at 90; by default
+    where ``ECGDIST_PATIENT_KEY`` is set."""
     max_refused_share: float = Field(default=0.05, ge=0.0, le=1.0)
     """Packing stops when more than this share of the listed records is refused."""
 

@@ -3,44 +3,52 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
 from ecgdist.corpus.corpus import INDEX_FILE, MANIFEST, REFUSED_FILE
 from ecgdist.corpus.manifest import Manifest, SourceFacts
-from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_bytes, read_plain, table
+from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_writer, read_plain
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.packing.plan import Plan
-from ecgdist.packing.shards import PARTS, Refusal, ShardNote, note_name, part_name, record_rows
+from ecgdist.packing.shards import PARTS, ShardNote, note_name, part_name, record_rows, refused_name
 from ecgdist.record import STANDARD_LEADS
+from ecgdist.sources import Listing
+from ecgdist.storage import Location
 
 _SHOWN = 5
 """Refused records that an error names."""
+_READERS = 16
+"""Files read at a time."""
+_ROWS_PER_GROUP = 2**17
+"""Least rows of a row group of the index but for its last: what `finish` holds in memory."""
+_WHOLE = 2**30
+"""Rows of a row group when a table is to be one."""
 
 
 def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
-    """Stop once more than the allowed share of all listed records is refused.
+    """Stop once more than the allowed share of all records is refused.
 
     Raises:
         DataError: with the count, the reasons, and the first refused records.
     """
-    listed = sum(plan.listed.values())
-    refused = [item for number in sorted(notes) for item in notes[number].refused]
-    if len(refused) / listed <= plan.max_refused_share:
+    refused = sum(note.num_refused for note in notes.values())
+    if refused / plan.num_records <= plan.max_refused_share:
         return
+    first = list(itertools.islice(_described(plan, notes), _SHOWN))
     # The next call reads these records again: the user may have mended their files.
     for number, note in notes.items():
         if note.refused:
             (plan.work.out / note_name(number)).delete()
-    by_reason = Counter(item.reason for item in refused).most_common()
-    counts = ", ".join(f"{reason} {count}" for reason, count in by_reason)
+    counts = ", ".join(f"{reason} {count}" for reason, count in _by_reason(notes.values()).most_common())
     raise DataError(
-        f"{len(refused)} of {listed} records are refused, more than "
+        f"{refused} of {plan.num_records} records are refused, more than "
         f"max_refused_share = {plan.max_refused_share:g} allows: {counts}. "
-        f"The first: {'; '.join(_describe(plan, item) for item in refused[:_SHOWN])}. "
+        f"The first: {'; '.join(first)}. "
         "Mend the files, or set max_refused_share higher to pack without them"
     )
 
@@ -53,45 +61,53 @@ def finish(plan: Plan, notes: Sequence[ShardNote]) -> None:
         StorageError: if something cannot be read or written.
     """
     out = plan.work.out
-    if not any(note.facts for note in notes):
+    shards = tuple(note.facts for note in notes if note.facts)
+    if not shards:
         raise DataError("every listed record was refused; nothing to pack")
     sources = _account(plan, notes)
-    index = plain_bytes(_index(plan, notes))
-    refused = [item for note in notes for item in note.refused]
-    refusals = plain_bytes(table([item.model_dump() for item in refused], REFUSED))
-    (out / INDEX_FILE).write_bytes(index)
-    (out / REFUSED_FILE).write_bytes(refusals)
-    shards = tuple(note.facts for note in notes if note.facts)
+    index_sha256 = _join(out / INDEX_FILE, _index_parts(plan, notes), INDEX)
+    refused_sha256 = _join(out / REFUSED_FILE, _refused_parts(plan, notes), REFUSED)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         pack=plan.work.pack,
         leads=STANDARD_LEADS,
         unit="uV",
         patient_key_fingerprint=plan.work.hasher.fingerprint,
+        private=plan.work.private,
         sources=sources,
-        refused=dict(sorted(Counter(item.reason for item in refused).items())),
+        refused=dict(sorted(_by_reason(notes).items())),
         rows=sum(facts.rows for facts in shards),
         shards=shards,
-        index_sha256=hashlib.sha256(index).hexdigest(),
-        refused_sha256=hashlib.sha256(refusals).hexdigest(),
+        index_sha256=index_sha256,
+        refused_sha256=refused_sha256,
     ).identified()
     (out / MANIFEST).write_bytes(manifest.to_bytes())
     _tidy(plan)
 
 
+def _by_reason(notes: Iterable[ShardNote]) -> Counter[str]:
+    """Refused records by reason."""
+    counts: Counter[str] = Counter()
+    for note in notes:
+        for by_reason in note.refused.values():
+            counts.update(by_reason)
+    return counts
+
+
 def _account(plan: Plan, notes: Sequence[ShardNote]) -> dict[str, SourceFacts]:
-    """What became of the records of every source; listed must be packed + refused."""
+    """What became of the records of every source; listed must be packed + refused + excluded."""
     packed: Counter[str] = Counter()
-    refused = Counter(item.source for note in notes for item in note.refused)
+    refused: Counter[str] = Counter()
     for note in notes:
         packed.update(note.packed)
+        refused.update({name: sum(by_reason.values()) for name, by_reason in note.refused.items()})
     facts = {}
     for name, source in plan.work.sources.items():
-        listed = plan.listed.get(name, 0)
-        if packed[name] + refused[name] != listed:
+        listed, excluded = plan.listed.get(name, 0), plan.excluded.get(name, 0)
+        if packed[name] + refused[name] + excluded != listed:
             raise DataError(
-                f"source {name}: {listed} records listed, but {packed[name]} packed and "
-                f"{refused[name]} refused; are there two records of one name?"
+                f"source {name}: {listed} records listed, but {packed[name]} packed, {refused[name]} refused "
+                f"and {excluded} excluded; this is a defect"
             )
         facts[name] = SourceFacts(
             kind=source.kind,
@@ -101,22 +117,46 @@ def _account(plan: Plan, notes: Sequence[ShardNote]) -> dict[str, SourceFacts]:
             listed=listed,
             packed=packed[name],
             refused=refused[name],
+            excluded=excluded,
         )
     return facts
 
 
-def _index(plan: Plan, notes: Sequence[ShardNote]) -> pa.Table:
+def _index_parts(plan: Plan, notes: Sequence[ShardNote]) -> Iterator[pa.Table]:
     """The index rows of all shards, in order."""
-    filled = [note.shard for note in notes if note.facts]
-    with ThreadPoolExecutor(16) as pool:
-        contents = list(pool.map(lambda number: (plan.work.out / part_name(number)).read_bytes(), filled))
-    tables = []
-    for place, content in enumerate(contents):
-        rows = read_plain(content).cast(INDEX)
+    filled = [part_name(note.shard) for note in notes if note.facts]
+    for place, rows in enumerate(_read_in_order(plan, filled)):
         # Shards without a row have no file, so the index counts only those that the manifest lists.
         places = pa.array([place] * rows.num_rows, pa.int32())
-        tables.append(rows.set_column(0, INDEX.field("shard"), places))
-    return pa.concat_tables(tables).combine_chunks()
+        yield rows.cast(INDEX).set_column(0, INDEX.field("shard"), places)
+
+
+def _refused_parts(plan: Plan, notes: Sequence[ShardNote]) -> Iterator[pa.Table]:
+    """The refused records of all shards, in order."""
+    return _read_in_order(plan, [refused_name(note.shard) for note in notes if note.refused])
+
+
+def _read_in_order(plan: Plan, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Small Parquet files of the output folder, a few read at a time."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        for start in range(0, len(names), _READERS):
+            some = names[start : start + _READERS]
+            yield from map(read_plain, pool.map(lambda name: (plan.work.out / name).read_bytes(), some))
+
+
+def _join(target: Location, parts: Iterable[pa.Table], schema: pa.Schema) -> str:
+    """Write many small tables as one file, of which no more than a row group is held, and give its SHA-256."""
+    held: list[pa.Table] = []
+    with target.writing() as path:
+        with plain_writer(path, schema) as writer:
+            for part in parts:
+                held.append(part)
+                if sum(map(len, held)) >= _ROWS_PER_GROUP:
+                    writer.write_table(pa.concat_tables(held).combine_chunks(), _WHOLE)
+                    held.clear()
+            writer.write_table(pa.concat_tables([*held, schema.empty_table()]).combine_chunks(), _WHOLE)
+        with path.open("rb") as written:
+            return hashlib.file_digest(written, "sha256").hexdigest()
 
 
 def _tidy(plan: Plan) -> None:
@@ -128,17 +168,27 @@ def _tidy(plan: Plan) -> None:
             (out / name).delete()
 
 
-def _describe(plan: Plan, refusal: Refusal) -> str:
-    """A refused record with the detail of its refusal, which is found out again because no note keeps it."""
-    name = f"{refusal.source}/{refusal.record_id}"
-    listing = next(
-        listing
-        for chunk in plan.chunks
-        for source, listing in chunk
-        if (source, listing.record_id) == (refusal.source, refusal.record_id)
-    )
+def _described(plan: Plan, notes: Mapping[int, ShardNote]) -> Iterator[str]:
+    """The refused records in order, each with its reason.
+
+    The detail is found out again, because no note keeps it; a private packing does not show it.
+    """
+    work = plan.work
+    for number in sorted(number for number, note in notes.items() if note.refused):
+        refused = read_plain((work.out / refused_name(number)).read_bytes()).to_pylist()
+        listings = {
+            (name, work.shown_id(name, listing.record_id)): listing
+            for name, listing in plan.chunks[number].listings()
+        }
+        for item in refused:
+            name = f"{item['source']}/{item['record_id']}"
+            listing = listings[item["source"], item["record_id"]]
+            yield f"{name}: {item['reason'] if work.private else _detail(plan, item, listing)}"
+
+
+def _detail(plan: Plan, item: Mapping[str, str], listing: Listing) -> str:
     try:
-        record_rows(plan.work, refusal.source, plan.work.sources[refusal.source].read_record(listing))
+        record_rows(plan.work, item["source"], plan.work.sources[item["source"]].read_record(listing))
     except RecordRefused as again:
-        return f"{name}: {again.reason}: {again.detail}"
-    return f"{name}: {refusal.reason}, but it can be read now"
+        return str(again)
+    return f"{item['reason']}, but it can be read now"

@@ -1,23 +1,26 @@
-"""Pack: build the shards that are missing with Ray Data, then close the corpus."""
+"""Pack: build the shards that are missing on a Ray cluster, then close the corpus."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
 
-import pyarrow as pa
 import ray
 
 from ecgdist.corpus import Corpus
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.finish import finish, stop_if_too_many
+from ecgdist.packing.listings import Chunk
 from ecgdist.packing.plan import Plan, claim_folder
-from ecgdist.packing.shards import ShardNote, build_shard, note_name, part_name, shard_name
-from ecgdist.raytools import blocks, handing_over_errors, ray_session
+from ecgdist.packing.shards import ShardNote, Work, build_shard, note_name
+from ecgdist.raytools import ray_session, user_errors
+
+_TASKS_PER_CPU = 2
+"""Tasks handed to the cluster per core: one runs, one waits."""
 
 
 @dataclass(frozen=True)
@@ -70,28 +73,33 @@ def _finished(plan: Plan) -> dict[int, ShardNote]:
     with ThreadPoolExecutor(16) as pool:
         contents = pool.map(lambda number: (out / note_name(number)).read_bytes(), noted)
         notes = [ShardNote.model_validate_json(content) for content in contents]
-    return {
-        note.shard: note
-        for note in notes
-        if note.facts is None or {f"shards/{shard_name(note.shard)}", part_name(note.shard)} <= names
-    }
+    return {note.shard: note for note in notes if note.files <= names}
 
 
 def _build_shards(plan: Plan, missing: Sequence[int]) -> Generator[ShardNote, None, None]:
-    """Build shards with Ray Data, one task each, and give their notes as they are finished."""
+    """Build shards, one Ray task each, and give their notes as they are finished.
+
+    A shard's listing goes to the cluster when its task does, and no more tasks wait than keep all cores busy:
+    memory does not grow with the number of shards, and an autoscaling cluster sees work that waits.
+    """
     if not missing:
         return
-    with ray_session(num_cpus=max(2, os.cpu_count() or 2)):
-        work_ref = ray.put(plan.work)
-        chunk_refs = {number: ray.put(plan.chunks[number]) for number in missing}
+    with ray_session(num_cpus=max(2, os.cpu_count() or 2)), user_errors():
+        work, build = ray.put(plan.work), ray.remote(num_cpus=1)(_build)
+        todo = iter(missing)
+        running: list[ray.ObjectRef] = []
+        try:
+            while True:
+                places = _TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)) - len(running)
+                running += [build.remote(work, n, plan.chunks[n]) for n in itertools.islice(todo, places)]
+                if not running:
+                    return
+                ready, running = ray.wait(running)
+                yield ShardNote.model_validate_json(ray.get(ready[0]))
+        finally:
+            for task in running:
+                ray.cancel(task)
 
-        def build(batch: dict[str, Any]) -> pa.Table:
-            number = int(batch["shard"][0])
-            note = build_shard(ray.get(work_ref), number, ray.get(chunk_refs[number]))
-            return pa.table({"note": [note.model_dump_json()]})
 
-        shards = ray.data.from_items([{"shard": n} for n in missing], override_num_blocks=len(missing))
-        built = shards.map_batches(handing_over_errors(build), batch_size=1)
-        built.context.enable_progress_bars = False
-        for block in blocks(built):
-            yield ShardNote.model_validate_json(block["note"][0].as_py())
+def _build(work: Work, number: int, chunk: Chunk) -> str:
+    return build_shard(work, number, chunk.listings()).model_dump_json()

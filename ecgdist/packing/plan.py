@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from ecgdist.corpus.corpus import MANIFEST
 from ecgdist.corpus.manifest import canonical_json
@@ -15,6 +16,8 @@ from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.packing.config import PackConfig
+from ecgdist.packing.listings import Chunk, Exclusion, listing_line
+from ecgdist.packing.privacy import hiding_names, is_private
 from ecgdist.packing.shards import PARTS, Work
 from ecgdist.sources import Listing, Source, open_source
 from ecgdist.storage import Location
@@ -29,43 +32,93 @@ class Plan:
 
     Attributes:
         work: what every task needs.
-        chunks: of each shard, its records as (name of the source, listing).
-        listed: number of listed records by source.
+        chunks: the records of each shard.
+        listed: number of listed records by source, with those that are excluded.
+        excluded: number of records left out knowingly by source.
         digest: two packings with this digest build the same corpus; it depends on no path.
         max_refused_share: packing stops when more than this share of the records is refused.
     """
 
     work: Work
-    chunks: Sequence[Sequence[tuple[str, Listing]]]
+    chunks: Sequence[Chunk]
     listed: Mapping[str, int]
+    excluded: Mapping[str, int]
     digest: str
     max_refused_share: float
 
     @classmethod
     def of(cls, config: PackConfig) -> Plan:
-        """List the sources and cut the listing.
+        """List the sources, one after the other, and cut the listing.
 
         Raises:
-            ConfigError: for an unknown kind of source, a source named twice, or a patient key too short.
-            DataError: if a source cannot be listed or lists nothing.
+            ConfigError: for an unknown kind of source, a source named twice, a patient key too short, or a
+                pattern that excludes nothing.
+            DataError: if a source cannot be listed, lists nothing, or two records of one name.
             StorageError: if storage cannot be read.
         """
-        out = Location.of(config.out)
         hasher = PatientHasher.from_environment()
-        sources = _open_sources(config.sources)
-        listings = [(name, listing) for name, source in sources.items() for listing in source.list_records()]
-        if not listings:
+        private = is_private(config.private, hasher)
+        work = Work(Location.of(config.out), config.pack, hasher, open_sources(config.sources), private)
+        # Keyed: it covers patient ids and stays in the corpus; without the key nobody can try ids on it.
+        digest = hmac.new(hasher.key, digestmod=hashlib.sha256)
+        listed: Counter[str] = Counter()
+        kept: Counter[str] = Counter()
+        chunks = []
+        for lines in _cut(_lines(work, Exclusion(config.exclude), listed, kept), config.records_per_shard):
+            chunks.append(Chunk.of(lines))
+            digest.update(b"".join(lines))
+        if not listed:
             raise DataError(
                 f"no ECG found in {', '.join(config.sources)}; check the kind of source and the folder"
             )
-        size = config.records_per_shard
+        if not kept:
+            raise DataError(f"exclude leaves nothing of {', '.join(config.sources)} to pack")
+        digest.update(_settings(config, work, listed))
         return cls(
-            work=Work(out, config.pack, hasher, sources),
-            chunks=[listings[i : i + size] for i in range(0, len(listings), size)],
-            listed=Counter(name for name, _ in listings),
-            digest=_digest(config, hasher, listings),
+            work=work,
+            chunks=chunks,
+            listed=listed,
+            excluded=listed - kept,
+            digest=digest.hexdigest()[:32],
             max_refused_share=config.max_refused_share,
         )
+
+    @property
+    def num_records(self) -> int:
+        """Records to pack or to refuse: the listed ones but for the excluded."""
+        return sum(self.listed.values()) - sum(self.excluded.values())
+
+
+def list_source(work: Work, name: str) -> list[Listing]:
+    """Every record of a source.
+
+    Raises:
+        DataError: if the folder does not hold this layout, or two records have one name.
+        StorageError: if storage cannot be read.
+    """
+    source = work.sources[name]
+    with hiding_names(work.private, lambda: f"listing source {name} in {source.root}"):
+        listings = source.list_records()
+    if len({listing.record_id for listing in listings}) < len(listings):
+        raise DataError(f"source {name} lists two records of one name; mend its table, or report its reader")
+    return listings
+
+
+def _lines(work: Work, exclusion: Exclusion, listed: Counter[str], kept: Counter[str]) -> Iterator[bytes]:
+    """The lines of the records that are not excluded; the other arguments are counted up."""
+    for name in work.sources:
+        for listing in list_source(work, name):
+            listed[name] += 1
+            if f"{name}/{listing.record_id}" not in exclusion:
+                kept[name] += 1
+                yield listing_line(name, listing)
+    if listed:
+        exclusion.refuse_unused()
+
+
+def _cut(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
+    while chunk := list(itertools.islice(lines, size)):
+        yield chunk
 
 
 def claim_folder(plan: Plan) -> bool:
@@ -99,7 +152,7 @@ def _claim_content(plan: Plan) -> bytes:
     return json.dumps({"plan": plan.digest}).encode() + b"\n"
 
 
-def _open_sources(texts: Sequence[str]) -> dict[str, Source]:
+def open_sources(texts: Sequence[str]) -> dict[str, Source]:
     """Sources by name: their kind, numbered from the second of a kind on."""
     sources: dict[str, Source] = {}
     seen: Counter[str] = Counter()
@@ -113,15 +166,14 @@ def _open_sources(texts: Sequence[str]) -> dict[str, Source]:
     return sources
 
 
-def _digest(config: PackConfig, hasher: PatientHasher, listings: Sequence[tuple[str, Listing]]) -> str:
-    # Keyed, because it covers patient ids and stays in the corpus: without the key nobody can try ids on it.
-    digest = hmac.new(hasher.key, digestmod=hashlib.sha256)
+def _settings(config: PackConfig, work: Work, listed: Mapping[str, int]) -> bytes:
+    """What else a corpus depends on."""
     settings = {
         "format": FORMAT_VERSION,
         "pack": config.pack.model_dump(mode="json"),
         "per_shard": config.records_per_shard,
+        "key": work.hasher.fingerprint,
+        "private": work.private,
+        "listed": dict(listed),
     }
-    digest.update(canonical_json([settings, hasher.fingerprint]))
-    for name, listing in listings:
-        digest.update(canonical_json([name, *astuple(listing)]))
-    return digest.hexdigest()[:32]
+    return canonical_json(settings)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,18 @@ import numpy as np
 from ecgdist.config import Config
 from ecgdist.corpus.manifest import ShardFacts
 from ecgdist.corpus.patients import PatientHasher
-from ecgdist.corpus.schema import INDEX, ROWS_PER_GROUP, plain_bytes, shard_bytes, shard_schema, table
-from ecgdist.errors import RecordRefused
+from ecgdist.corpus.schema import (
+    FACTS,
+    INDEX,
+    REFUSED,
+    ROWS_PER_GROUP,
+    plain_bytes,
+    shard_schema,
+    shard_writer,
+    table,
+)
+from ecgdist.errors import DataError, RecordRefused
+from ecgdist.packing.privacy import capped_age, hiding_names, keyed_record_id, refuse_free_text
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import Recording, mask_to_bits
 from ecgdist.signals.fingerprint import fingerprints
@@ -35,20 +46,26 @@ class Work:
         pack: how recordings become segments.
         hasher: of patient ids.
         sources: by the name that the corpus gives them.
+        private: whether keyed ids stand for the ids of records.
     """
 
     out: Location
     pack: PackStep
     hasher: PatientHasher
     sources: Mapping[str, Source]
+    private: bool
 
+    def shown_id(self, source: str, record_id: str) -> str:
+        """A record's id as a corpus and messages may show it."""
+        if not self.private:
+            return _readable(record_id)
+        return keyed_record_id(self.hasher, self.sources[source].dataset, record_id)
 
-class Refusal(Config):
-    """A refused record. Its detail is not kept: it may quote the file, and no free text enters a corpus."""
-
-    source: str
-    record_id: str
-    reason: str
+    def hiding_names(self, source: str, listing: Listing) -> AbstractContextManager[None]:
+        """Hide what an error in reading a record may quote, where the packing is private."""
+        return hiding_names(
+            self.private, lambda: f"reading record {source}/{self.shown_id(source, listing.record_id)}"
+        )
 
 
 class ShardNote(Config):
@@ -57,9 +74,27 @@ class ShardNote(Config):
     shard: int
     packed: dict[str, int]
     """Packed records by source; a long record has several rows."""
-    refused: tuple[Refusal, ...]
+    refused: dict[str, dict[str, int]]
+    """Refused records by source and reason. Details are not kept: they may quote the file, and no free text
+    enters a corpus."""
     facts: ShardFacts | None
     """Of the shard's file; None if every record was refused, since then there is none."""
+
+    @property
+    def num_refused(self) -> int:
+        """Refused records of the shard."""
+        return sum(sum(by_reason.values()) for by_reason in self.refused.values())
+
+    @property
+    def files(self) -> set[str]:
+        """Paths of the files that belong to the note, relative to the corpus."""
+        packed = {f"shards/{shard_name(self.shard)}", part_name(self.shard)} if self.facts else set()
+        return packed | ({refused_name(self.shard)} if self.refused else set())
+
+
+def _readable(record_id: str) -> str:
+    """A record's id as text that can be stored: file names need not be valid UTF-8."""
+    return record_id.encode(errors="backslashreplace").decode()
 
 
 def shard_name(number: int) -> str:
@@ -72,33 +107,56 @@ def part_name(number: int) -> str:
     return f"{PARTS}/{number:05d}.parquet"
 
 
+def refused_name(number: int) -> str:
+    """Path of a shard's refused records, relative to the corpus; only there if it has some."""
+    return f"{PARTS}/{number:05d}.refused.parquet"
+
+
 def note_name(number: int) -> str:
     """Path of a shard's note, relative to the corpus. It is written after everything else of the shard."""
     return f"{PARTS}/{number:05d}.json"
 
 
 def build_shard(work: Work, number: int, listings: Sequence[tuple[str, Listing]]) -> ShardNote:
-    """Write a shard and its index rows.
+    """Write a shard, its index rows and its refusals. No more than a row group is held at a time.
 
     Raises:
         StorageError: if something cannot be read or written.
     """
-    rows: list[dict[str, Any]] = []
-    refused: list[Refusal] = []
+    packed: Counter[str] = Counter()
+    refused: list[dict[str, str]] = []
+    groups = _groups(_rows(work, listings, packed, refused))
+    first = next(groups, None)
+    facts = None if first is None else _write(work, number, itertools.chain([first], groups))
+    if refused:
+        (work.out / refused_name(number)).write_bytes(plain_bytes(table(refused, REFUSED)))
+    by_source: dict[str, dict[str, int]] = defaultdict(Counter)
+    for item in refused:
+        by_source[item["source"]][item["reason"]] += 1
+    return ShardNote(shard=number, packed=packed, refused=by_source, facts=facts)
+
+
+def _rows(
+    work: Work, listings: Sequence[tuple[str, Listing]], packed: Counter[str], refused: list[dict[str, str]]
+) -> Iterator[dict[str, Any]]:
+    """The rows of all records that can be packed; what becomes of each is counted in `packed` and `refused`."""
     for name, listing, recording in read_all(work, listings):
         try:
             if isinstance(recording, RecordRefused):
                 raise recording
-            rows.extend(record_rows(work, name, recording))
+            with work.hiding_names(name, listing):
+                rows = record_rows(work, name, recording)
         except RecordRefused as refusal:
-            refused.append(Refusal(source=name, record_id=listing.record_id, reason=refusal.reason))
-    records = {(row["source"], row["record_id"]) for row in rows}
-    return ShardNote(
-        shard=number,
-        packed=Counter(source for source, _ in records),
-        refused=tuple(refused),
-        facts=_write(work, number, rows) if rows else None,
-    )
+            shown = work.shown_id(name, listing.record_id)
+            refused.append({"source": name, "record_id": shown, "reason": refusal.reason})
+            continue
+        packed[name] += 1
+        yield from rows
+
+
+def _groups(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    while group := list(itertools.islice(rows, ROWS_PER_GROUP)):
+        yield group
 
 
 def read_all(
@@ -107,7 +165,12 @@ def read_all(
     """Every listed record with its source's name: read, or refused by its listing or its source."""
     for name, group in itertools.groupby(listings, key=lambda item: item[0]):
         records = [listing for _, listing in group]
-        for listing, recording in zip(records, work.sources[name].read_many(records), strict=True):
+        found = work.sources[name].read_many(records)
+        for listing in records:
+            with work.hiding_names(name, listing):
+                recording = next(found, None)
+            if recording is None:
+                raise DataError(f"source {name} was asked for {len(records)} records and gave fewer")
             yield name, listing, recording
 
 
@@ -117,6 +180,7 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
     Raises:
         RecordRefused: if the conversion refuses it.
     """
+    refuse_free_text(recording)
     reader = work.sources[source]
     # Folders of one data set share its patients' ids, but records without one are told apart by folder.
     owner = reader.dataset if recording.patient_id is not None else source
@@ -130,13 +194,15 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
     return [
         {
             "signal": segment.signal_uv.astype("<i2").tobytes(),
-            "record_id": recording.record_id,
+            "record_id": work.shown_id(source, recording.record_id),
             "source": source,
-            "patient_key": work.hasher.patient_key(owner, recording.patient_id, recording.record_id),
+            "patient_key": work.hasher.patient_key(
+                owner, recording.patient_id, _readable(recording.record_id)
+            ),
             "segment": segment.segment,
             "lead_mask": mask_to_bits(segment.lead_mask),
             "valid_samples": segment.valid_samples,
-            "age": recording.age,
+            "age": capped_age(recording.age) if work.private else recording.age,
             "sex": recording.sex,
             "labels": list(recording.labels),
             "split": recording.split,
@@ -154,18 +220,23 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
     ]
 
 
-def _write(work: Work, number: int, rows: Sequence[dict[str, Any]]) -> ShardFacts:
-    content = shard_bytes(table(rows, shard_schema(work.pack.num_samples)))
-    (work.out / "shards" / shard_name(number)).write_bytes(content)
-    places = [
-        dict(zip(("row_group", "row"), divmod(i, ROWS_PER_GROUP), strict=True)) for i in range(len(rows))
-    ]
-    index = [{**row, **place, "shard": number} for row, place in zip(rows, places, strict=True)]
+def _write(work: Work, number: int, groups: Iterator[list[dict[str, Any]]]) -> ShardFacts:
+    """Write the row groups of a shard one by one, and then their index rows."""
+    index: list[dict[str, Any]] = []
+    sizes: list[int] = []
+    schema = shard_schema(work.pack.num_samples)
+    with (work.out / "shards" / shard_name(number)).writing() as path:
+        with shard_writer(path, work.pack.num_samples) as writer:
+            for group in groups:
+                writer.write_table(table(group, schema))
+                for row, facts in enumerate(group):
+                    place = {"shard": number, "row_group": len(sizes), "row": row}
+                    index.append({**{name: facts[name] for name in FACTS.names}, **place})
+                sizes.append(len(group))
+        with path.open("rb") as written:
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        num_bytes = path.stat().st_size
     (work.out / part_name(number)).write_bytes(plain_bytes(table(index, INDEX)))
     return ShardFacts(
-        name=shard_name(number),
-        rows=len(rows),
-        row_groups=tuple(min(ROWS_PER_GROUP, len(rows) - i) for i in range(0, len(rows), ROWS_PER_GROUP)),
-        bytes=len(content),
-        sha256=hashlib.sha256(content).hexdigest(),
+        name=shard_name(number), rows=len(index), row_groups=tuple(sizes), bytes=num_bytes, sha256=sha256
     )

@@ -77,7 +77,8 @@ def test_the_columns_are_an_allow_list(hospital: tuple[str, str], tmp_path: Path
     corpus = pack_to(tmp_path / "corpus", *hospital, max_refused_share=0.6).corpus
     facts = [
         "record_id", "source", "patient_key", "segment", "lead_mask", "valid_samples", "age", "sex", "labels",
-        "split", "quality",
+        "split", "quality", "source_rate_hz", "source_samples", "nan_share", "flat_leads", "clipped_leads",
+        "peak_uv", "limb_residual_uv", "fingerprint",
     ]  # fmt: skip
     shard = pq.ParquetFile(tmp_path / "corpus/shards/00000.parquet")
     assert shard.schema_arrow.names == ["signal", *facts]
