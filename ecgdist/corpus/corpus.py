@@ -13,8 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecgdist.corpus.codec import decode
 from ecgdist.corpus.manifest import Manifest
-from ecgdist.corpus.schema import INDEX, read_plain, shard_schema, signal_array
+from ecgdist.corpus.schema import (
+    INDEX,
+    read_plain,
+    shard_schema,
+    signal_array,
+    signal_column,
+    stored_array,
+)
 from ecgdist.errors import DataError, StorageError
 from ecgdist.storage import Location, translated
 
@@ -94,8 +102,15 @@ class Corpus:
         groups: npt.NDArray[np.int64] = self._first_group[shard] + self.index["row_group"].to_numpy()
         return groups
 
-    def read_group(self, group: int, columns: Sequence[str]) -> pa.Table:
-        """One row group.
+    def read_group(
+        self, group: int, columns: Sequence[str], rows: npt.NDArray[np.int64] | None = None
+    ) -> pa.Table:
+        """One row group, or chosen rows of it.
+
+        Args:
+            group: its number.
+            columns: names out of `schema.shard_schema`; ``signal`` comes decoded, as int16 bytes, 12 x samples.
+            rows: rows of the group, in the order in which they are wanted; default all.
 
         Raises:
             DataError: if it does not have the rows that the manifest says.
@@ -106,12 +121,15 @@ class Corpus:
         path = self.location / "shards" / facts.name
         place = group - int(self._first_group[shard])
         with translated(str(path)), _damage_named(path):
-            table = self._shard(shard, path).read_row_group(place, columns=list(columns))
-        if table.num_rows != self._group_rows[group]:
-            raise DataError(
-                f"{path}: row group has {table.num_rows} rows, its manifest {self._group_rows[group]}"
-            )
-        return table
+            file = self._shard(shard, path)
+            found = file.metadata.row_group(place).num_rows if place < file.num_row_groups else 0
+            # Before anything is read, so that no file can claim more rows than memory holds.
+            if found != self._group_rows[group]:
+                raise DataError(f"{path}: row group has {found} rows, its manifest {self._group_rows[group]}")
+            table = file.read_row_group(place, columns=list(columns))
+            if table.num_rows != found:
+                raise ValueError(f"{found} rows are announced, {table.num_rows} are there")
+            return pa.table({name: self._column(table[name], name, rows) for name in columns})
 
     def iter_signals(
         self, rows: npt.NDArray[np.int64], batch_rows: int
@@ -129,9 +147,9 @@ class Corpus:
         pending: list[npt.NDArray[np.int16]] = []
         for group in np.unique(groups):
             here = groups == group
-            signals = signal_array(self.read_group(int(group), ["signal"])["signal"], self.num_samples)
+            table = self.read_group(int(group), ["signal"], offsets[here])
             pending_rows.append(rows[here])
-            pending.append(signals[offsets[here]])
+            pending.append(signal_array(table["signal"], self.num_samples))
             while sum(map(len, pending)) >= batch_rows:
                 all_rows, all_signals = np.concatenate(pending_rows), np.concatenate(pending)
                 yield all_rows[:batch_rows], all_signals[:batch_rows]
@@ -149,6 +167,14 @@ class Corpus:
         self._checked(REFUSED_FILE, self.manifest.refused_sha256)
         for shard in self.manifest.shards:
             self._checked(f"shards/{shard.name}", shard.sha256)
+
+    def _column(
+        self, column: pa.ChunkedArray, name: str, rows: npt.NDArray[np.int64] | None
+    ) -> pa.ChunkedArray | pa.Array:
+        """A column of a row group as the caller gets it: `rows` of it, signals decoded."""
+        if name == "signal":
+            return signal_column(decode(stored_array(column, self.num_samples), self.num_samples, rows))
+        return column if rows is None else column.take(pa.array(rows))
 
     def _shard(self, shard: int, path: Location) -> pq.ParquetFile:
         if shard not in self._open_shards:

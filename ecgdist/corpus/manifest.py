@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ecgdist.config import Config, build
+from ecgdist.corpus.codec import CODEC
 from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.preprocessing import PackStep
@@ -45,6 +46,8 @@ class Manifest(Config):
     pack: PackStep
     leads: tuple[str, ...]
     unit: str
+    codec: str
+    """Form in which the shards store signals, see `codec`."""
     patient_key_fingerprint: str
     """Of the key that patient ids were hashed with; corpora where it differs cannot be compared by it."""
     private: bool = False
@@ -85,6 +88,10 @@ class Manifest(Config):
             if (found := values.get("format_version")) != FORMAT_VERSION:
                 raise DataError(
                     f"{origin} has corpus format {found!r}; this version reads {FORMAT_VERSION}: pack again"
+                )
+            if (found := values.get("codec")) != CODEC:
+                raise DataError(
+                    f"{origin} has signals stored as {found!r}; this version reads {CODEC!r}: pack again"
                 )
             manifest = build(cls, values, origin)
         except (ValueError, ConfigError) as error:

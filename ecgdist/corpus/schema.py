@@ -54,8 +54,13 @@ REFUSED = pa.schema([("source", pa.string()), ("record_id", pa.string()), ("reas
 
 
 def shard_schema(num_samples: int) -> pa.Schema:
-    """Columns of a shard: the signal as little-endian int16 microvolt, ``12 x num_samples``, and `FACTS`."""
-    return pa.schema([("signal", pa.binary(NUM_LEADS * num_samples * 2)), *FACTS])
+    """Columns of a shard: the signal in the stored form of `codec`, and `FACTS`."""
+    return pa.schema([("signal", pa.binary(signal_bytes(num_samples))), *FACTS])
+
+
+def signal_bytes(num_samples: int) -> int:
+    """Bytes of a signal, as int16 and in the stored form alike."""
+    return NUM_LEADS * num_samples * 2
 
 
 def table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
@@ -100,16 +105,28 @@ def read_plain(content: bytes) -> pa.Table:
 
 
 def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.int16]:
-    """A signal column as ``(rows, 12, num_samples)`` int16 microvolt, without a copy if it is one chunk."""
-    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    width = NUM_LEADS * num_samples
+    """A column of signals as ``(rows, 12, num_samples)`` int16 microvolt, without a copy if it is one chunk."""
+    return stored_array(column, num_samples).view("<i2").reshape(-1, NUM_LEADS, num_samples)
+
+
+def signal_column(signal_uv: npt.NDArray[np.int16]) -> pa.Array:
+    """The inverse of `signal_array`: ``(rows, 12, samples)`` little-endian int16 as a column, without a copy."""
+    column = pa.binary(signal_bytes(signal_uv.shape[2]))
+    return pa.FixedSizeBinaryArray.from_buffers(column, len(signal_uv), [None, pa.py_buffer(signal_uv)])
+
+
+def stored_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.uint8]:
+    """A signal column's bytes as ``(rows, 24 * num_samples)``, without a copy if it is one chunk.
+
+    Raises:
+        ValueError: if a row has none, which no corpus does.
+    """
+    if column.null_count:
+        raise ValueError(f"{column.null_count} rows have no signal")
+    width = signal_bytes(num_samples)
     parts = []
-    for chunk in chunks:
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         # A sliced Arrow array shares its parent's buffer: its own rows start at `offset`.
-        flat = np.frombuffer(chunk.buffers()[1], dtype="<i2", count=(chunk.offset + len(chunk)) * width)
-        parts.append(flat.reshape(-1, NUM_LEADS, num_samples)[chunk.offset :])
-    return (
-        parts[0]
-        if len(parts) == 1
-        else np.concatenate(parts or [np.zeros((0, NUM_LEADS, num_samples), "<i2")])
-    )
+        flat = np.frombuffer(chunk.buffers()[1], dtype=np.uint8, count=(chunk.offset + len(chunk)) * width)
+        parts.append(flat.reshape(-1, width)[chunk.offset :])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros((0, width), np.uint8)])

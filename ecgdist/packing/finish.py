@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
+from ecgdist.corpus.codec import CODEC
 from ecgdist.corpus.corpus import INDEX_FILE, MANIFEST, REFUSED_FILE
 from ecgdist.corpus.manifest import Manifest, SourceFacts
 from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_writer, read_plain
@@ -72,6 +73,7 @@ def finish(plan: Plan, notes: Sequence[ShardNote]) -> None:
         pack=plan.work.pack,
         leads=STANDARD_LEADS,
         unit="uV",
+        codec=CODEC,
         patient_key_fingerprint=plan.work.hasher.fingerprint,
         private=plan.work.private,
         sources=sources,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ecgdist.config import Config
+from ecgdist.corpus.codec import encode
 from ecgdist.corpus.manifest import ShardFacts
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
@@ -193,7 +194,7 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
     )
     return [
         {
-            "signal": segment.signal_uv.astype("<i2").tobytes(),
+            "signal": encode(segment.signal_uv[np.newaxis]).tobytes(),
             "record_id": work.shown_id(source, recording.record_id),
             "source": source,
             "patient_key": work.hasher.patient_key(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.schema import signal_array
+from ecgdist.corpus.schema import signal_array, signal_column
 from ecgdist.errors import DataError
 from ecgdist.record import NUM_LEADS
 from ecgdist.storage import Location
@@ -47,9 +46,8 @@ class PoolReader:
         for group in np.unique(groups):
             here = np.flatnonzero(groups == group)
             offsets = self.selection.row_offsets(int(group), places[here])
-            table = corpus.read_group(int(group), _COLUMNS)
-            signal[here] = signal_array(table["signal"], corpus.num_samples)[offsets]
-            facts = table.drop_columns(["signal"]).take(offsets)
+            facts = corpus.read_group(int(group), _COLUMNS, offsets)
+            signal[here] = signal_array(facts["signal"], corpus.num_samples)
             lead_mask[here] = facts["lead_mask"].to_numpy()
             valid[here] = facts["valid_samples"].to_numpy()
             patient[here] = [patient_number(key) for key in facts["patient_key"].to_pylist()]
@@ -57,7 +55,7 @@ class PoolReader:
             row_id[here] = [f"{source}/{record}#{segment}" for source, record, segment in names]
         return pa.table(
             {
-                "signal": _binary(signal),
+                "signal": signal_column(signal),
                 "row_id": pa.array(row_id, pa.string()),
                 "patient": patient,
                 "lead_mask": lead_mask,
@@ -71,11 +69,6 @@ class PoolReader:
 def patient_number(patient_key: str) -> int:
     """A patient key's first 63 bits: what the loss compares to know two ECGs of one patient."""
     return int(patient_key[:16], 16) >> 1
-
-
-def _binary(signal: npt.NDArray[np.int16]) -> pa.Array:
-    width = signal[0].nbytes
-    return pa.FixedSizeBinaryArray.from_buffers(pa.binary(width), len(signal), [None, pa.py_buffer(signal)])
 
 
 @lru_cache(maxsize=2)

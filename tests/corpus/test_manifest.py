@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ecgdist.corpus import Manifest, ShardFacts, SourceFacts
+from ecgdist.corpus.codec import CODEC
 from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.errors import DataError
 from ecgdist.preprocessing import PackStep
@@ -20,6 +21,7 @@ def manifest(**changes: Any) -> Manifest:
         "pack": PackStep(),
         "leads": STANDARD_LEADS,
         "unit": "uV",
+        "codec": CODEC,
         "patient_key_fingerprint": "0123456789abcdef",
         "sources": {
             "ptbxl": SourceFacts(
