@@ -75,14 +75,17 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
 
 
 def index_table(corpus: Corpus) -> pd.DataFrame:
-    """The index of a corpus as a table in which ``source`` is the kind of the source, which tasks go by.
+    """The index of a corpus as a table in which ``source`` is the data set, which tasks go by.
 
-    Records of a second folder of a kind carry its name before their id: ids are unique within one folder only.
+    Ids are unique within one folder only: records of a second folder of a data set carry its name before their id.
     """
     index: pd.DataFrame = corpus.index.to_pandas()
-    kind = index["source"].map({name: facts.kind for name, facts in corpus.manifest.sources.items()})
-    own_id = index["record_id"].where(kind == index["source"], index["source"] + "/" + index["record_id"])
-    return index.assign(source=kind, record_id=own_id)
+    dataset_of = {name: facts.dataset for name, facts in corpus.manifest.sources.items()}
+    first = {dataset_of[name]: name for name in sorted(dataset_of, reverse=True)}
+    dataset = index["source"].map(dataset_of)
+    is_first = dataset.map(first) == index["source"]
+    own_id = index["record_id"].where(is_first, index["source"] + "/" + index["record_id"])
+    return index.assign(source=dataset, record_id=own_id)
 
 
 def features(

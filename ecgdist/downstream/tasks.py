@@ -63,7 +63,7 @@ class Task(Config):
     kind: Literal["multilabel"]
     """How the labels relate: any number of them may be true of one record."""
     source: str
-    """Kind of the source whose records take part; folds of another source would mean something else."""
+    """Data set whose records take part, in any of its layouts; folds of another one would mean something else."""
     labels: dict[str, tuple[str, ...]] = Field(min_length=1)
     """Per label, the corpus codes of which any makes it true; a record with no code at all is left out."""
     folds: Folds

@@ -162,7 +162,7 @@ def test_a_folder_without_the_table_says_what_is_missing(tmp_path: Path) -> None
         (b"ecg_id,age\n1,56\n", "lacks the columns patient_id, sex, scp_codes"),
         (b"", "lacks the columns ecg_id"),
         (b"ecg_id\xff\n", "not a comma-separated table in UTF-8"),
-        (b'ecg_id\n"1\n', "not a comma-separated table in UTF-8"),
+        (",".join(ROW).encode() + b'\n"1\n', "not a comma-separated table in UTF-8"),
     ],
 )
 def test_a_table_that_is_not_ptb_xl(tmp_path: Path, content: bytes, message: str) -> None:
