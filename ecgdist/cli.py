@@ -34,6 +34,19 @@ Set = Annotated[
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and print the resolved configuration, do nothing.")
 ]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN", help="Leave out records by source/record_id, e.g. 'ptbxl/*'; repeatable."
+    ),
+]
+Private = Annotated[
+    bool | None,
+    typer.Option(
+        "--private/--not-private",
+        help="Show and store keyed ids of records; by default where a patient key is set.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 
 
@@ -72,6 +85,8 @@ def pack(
         list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")
     ],
     out: Annotated[str | None, typer.Option(help="Folder of the corpus, local or s3://.")] = None,
+    exclude: Exclude = None,
+    private: Private = None,
     overrides: Set = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -80,11 +95,9 @@ def pack(
     from ecgdist.packing import PackConfig
     from ecgdist.packing import pack as run_pack
 
-    files = [text for text in sources if "=" not in text and text.endswith((".yaml", ".yml"))]
-    if len(files) > 1:
-        raise typer.BadParameter(f"more than one configuration file: {', '.join(files)}")
-    pairs = [text for text in sources if text not in files]
-    config = load(PackConfig, files[0] if files else None, _flags(overrides, sources=pairs or None, out=out))
+    file, pairs = _file_and_pairs(sources)
+    flags = _flags(overrides, sources=pairs, out=out, exclude=exclude, private=private)
+    config = load(PackConfig, file, flags)
     if _shown(dry_run, config):
         return
     _say(str(run_pack(config)))
@@ -201,6 +214,15 @@ def _flags(overrides: list[str] | None = None, **flags: Any) -> list[str]:
     """Flags as overrides, so that a value given by a flag and by --set is refused like one given twice."""
     given = [f"{name}={json.dumps(value)}" for name, value in flags.items() if value is not None]
     return given + list(overrides or [])
+
+
+def _file_and_pairs(sources: list[str]) -> tuple[str | None, list[str] | None]:
+    """The CONFIG.yaml among the sources, if there is one, and the others."""
+    files = [text for text in sources if "=" not in text and text.endswith((".yaml", ".yml"))]
+    if len(files) > 1:
+        raise typer.BadParameter(f"more than one configuration file: {', '.join(files)}")
+    pairs = [text for text in sources if text not in files]
+    return (files[0] if files else None), pairs or None
 
 
 def _shown(dry_run: bool, config: Config) -> bool:
