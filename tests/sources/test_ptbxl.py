@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -13,8 +14,10 @@ import wfdb
 from ecgdist.errors import DataError
 from ecgdist.sources import Listing, Source, open_source
 from tests.sources.contract import SourceContract, read_all
+from tests.sources.made import make_record, real_ecg
 
 DATA = Path(__file__).parents[1] / "data" / "ptb-xl"
+LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 ROW = {
     "ecg_id": "1",
     "patient_id": "15709.0",
@@ -53,6 +56,28 @@ class TestPtbXl(SourceContract):
     pass
 
 
+class TestPtbXl100(SourceContract):
+    """A made 100 Hz file beside the real one of 500 Hz, and a record that has the latter only."""
+
+    @pytest.fixture
+    def source(self, tmp_path_factory: pytest.TempPathFactory) -> Source:
+        second = {**ROW, "ecg_id": "2", "filename_lr": "records100/00000/00002_lr"}
+        folder = folder_with(tmp_path_factory.mktemp("ptb-xl"), ROW, second)
+        make_record(folder / ROW["filename_lr"], real_ecg()[:, ::5], LEADS, rate_hz=100, gain="1000.0(0)/mV")
+        return open_source("ptbxl100", str(folder))
+
+    def test_reads_100_hz_though_there_are_500(self, source: Source) -> None:
+        ((recording,), refusals) = read_all(source)
+        assert (recording.rate_hz, recording.signal_uv.shape) == (100, (12, 1000))
+        assert {key: refused.reason for key, refused in refusals.items()} == {"2": "missing_header"}
+
+    def test_is_the_same_data_set_as_at_500_hz(self, source: Source) -> None:
+        full = open_source("ptbxl", source.root)
+        assert source.dataset == full.dataset
+        low, high = source.list_records()[0], full.list_records()[0]
+        assert dataclasses.replace(low, key=high.key) == high
+
+
 def test_the_real_table() -> None:
     recordings, refusals = read_all(open_source("ptbxl", str(DATA)))
     assert not refusals
@@ -76,18 +101,7 @@ def test_the_signal_is_what_wfdb_reads_in_microvolt() -> None:
 @pytest.mark.parametrize(("hr", "rate_hz"), [("records500/00000/00001_hr", 500), ("", 100), ("absent", 100)])
 def test_500_hz_where_the_folder_has_it_else_100_hz(tmp_path: Path, hr: str, rate_hz: float) -> None:
     folder = folder_with(tmp_path, {**ROW, "filename_hr": hr})
-    low = folder / ROW["filename_lr"]
-    low.parent.mkdir(parents=True)
-    full = wfdb.rdrecord(str(DATA / ROW["filename_hr"]))
-    wfdb.wrsamp(
-        low.name,
-        100,
-        full.units,
-        full.sig_name,
-        full.p_signal[::5],
-        fmt=["16"] * 12,
-        write_dir=str(low.parent),
-    )
+    make_record(folder / ROW["filename_lr"], real_ecg()[:, ::5], LEADS, rate_hz=100)
     ((recording,), refusals) = read_all(open_source("ptbxl", str(folder)))
     assert not refusals
     assert recording.rate_hz == rate_hz
@@ -119,8 +133,12 @@ def test_every_code_is_a_label_whatever_its_likelihood(tmp_path: Path) -> None:
         ("scp_codes", "{'NORM': 100.0"),
         ("scp_codes", "__import__('os').getcwd()"),
         ("scp_codes", "['NORM']"),
+        ("scp_codes", "{'NORM': 100.0, 'Mrs Roe': 0.0}"),
+        ("scp_codes", "{1: 100.0}"),
         ("scp_codes", "{'a': " * 5000),
         ("age", "old"),
+        ("age", "inf"),
+        ("age", "-3"),
         ("sex", "female"),
         ("strat_fold", "3.5"),
         ("patient_id", "inf"),
