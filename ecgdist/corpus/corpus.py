@@ -17,6 +17,7 @@ from ecgdist.corpus.codec import decode
 from ecgdist.corpus.manifest import Manifest
 from ecgdist.corpus.schema import (
     INDEX,
+    fingerprint_array,
     read_plain,
     shard_schema,
     signal_array,
@@ -63,6 +64,7 @@ class Corpus:
         groups_per_shard = [len(shard.row_groups) for shard in self.manifest.shards]
         self._first_group = np.concatenate([[0], np.cumsum(groups_per_shard)]).astype(np.int64)
         self._open_shards: dict[int, pq.ParquetFile] = {}
+        self._columns: dict[str, pa.ChunkedArray] = {}
 
     @property
     def corpus_id(self) -> str:
@@ -79,16 +81,33 @@ class Corpus:
         """``(groups,)`` rows of each row group."""
         return self._group_rows
 
-    @cached_property
+    @property
     def index(self) -> pa.Table:
         """One row per row of the corpus, without signal, in the order of shards (columns: `schema.INDEX`)."""
-        content = self._checked(INDEX_FILE, self.manifest.index_sha256)
-        table = read_plain(content).cast(INDEX)
-        if table.num_rows != self.manifest.rows:
-            raise DataError(
-                f"{self.location / INDEX_FILE} has {table.num_rows} rows, its manifest {self.manifest.rows}"
-            )
-        return table
+        return self.columns(*INDEX.names)
+
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of the index; of a large corpus the whole takes gigabytes. They are kept for the next call.
+
+        Raises:
+            DataError: if the index was damaged or changed.
+        """
+        missing = [name for name in names if name not in self._columns]
+        if missing:
+            content = self._checked(INDEX_FILE, self.manifest.index_sha256)
+            table = read_plain(content, missing)
+            if table.num_rows != self.manifest.rows:
+                raise DataError(
+                    f"{self.location / INDEX_FILE} has {table.num_rows} rows, "
+                    f"its manifest {self.manifest.rows}"
+                )
+            self._columns.update({n: table[n].cast(INDEX.field(n).type) for n in missing})
+        return pa.table({name: self._columns[name] for name in names})
+
+    @property
+    def fingerprints(self) -> npt.NDArray[np.uint8]:
+        """``(rows, FINGERPRINT_BYTES)`` of the waveforms, see `signals.fingerprint`."""
+        return fingerprint_array(self.columns("fingerprint")["fingerprint"])
 
     @property
     def refused(self) -> pa.Table:
@@ -98,8 +117,9 @@ class Corpus:
     @cached_property
     def groups_of_rows(self) -> npt.NDArray[np.int64]:
         """``(rows,)`` number of the row group that each row of the index lies in."""
-        shard = self.index["shard"].to_numpy()
-        groups: npt.NDArray[np.int64] = self._first_group[shard] + self.index["row_group"].to_numpy()
+        places = self.columns("shard", "row_group")
+        first = self._first_group[places["shard"].to_numpy()]
+        groups: npt.NDArray[np.int64] = first + places["row_group"].to_numpy()
         return groups
 
     def read_group(
@@ -142,7 +162,7 @@ class Corpus:
         """
         rows = np.sort(np.asarray(rows, dtype=np.int64))
         groups = self.groups_of_rows[rows]
-        offsets = self.index["row"].to_numpy()[rows]
+        offsets = self.columns("row")["row"].to_numpy()[rows]
         pending_rows: list[npt.NDArray[np.int64]] = []
         pending: list[npt.NDArray[np.int16]] = []
         for group in np.unique(groups):

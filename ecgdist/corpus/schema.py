@@ -95,13 +95,14 @@ def plain_bytes(content: pa.Table) -> bytes:
     return buffer.getvalue()
 
 
-def read_plain(content: bytes) -> pa.Table:
-    """The table in a small Parquet file.
+def read_plain(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """The table in a small Parquet file, or chosen columns of it.
 
     It is read from an Arrow buffer, not a Python file: Arrow's threads may drop the file when the interpreter is
     already gone, and the process then ends with an abort (seen with pyarrow 26 and Python 3.11).
     """
-    return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+    chosen = None if columns is None else list(columns)
+    return pq.ParquetFile(pa.BufferReader(content)).read(columns=chosen, use_threads=False)
 
 
 def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.int16]:
@@ -130,3 +131,13 @@ def stored_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.ND
         flat = np.frombuffer(chunk.buffers()[1], dtype=np.uint8, count=(chunk.offset + len(chunk)) * width)
         parts.append(flat.reshape(-1, width)[chunk.offset :])
     return parts[0] if len(parts) == 1 else np.concatenate(parts or [np.zeros((0, width), np.uint8)])
+
+
+def fingerprint_array(column: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """A fingerprint column as ``(rows, FINGERPRINT_BYTES)``."""
+    parts = []
+    for chunk in column.chunks:
+        flat = np.frombuffer(chunk.buffers()[1], dtype=np.uint8)
+        rows = flat[: (chunk.offset + len(chunk)) * FINGERPRINT_BYTES].reshape(-1, FINGERPRINT_BYTES)
+        parts.append(rows[chunk.offset :])
+    return np.concatenate([np.zeros((0, FINGERPRINT_BYTES), np.uint8), *parts])
