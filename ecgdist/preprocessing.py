@@ -22,15 +22,14 @@ from ecgdist.config import Config
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.record import NUM_LEADS, Recording, arrange_leads, microvolts_per_unit
 from ecgdist.signals.filters import Band, band_pass
-from ecgdist.signals.quality import Measures, measure, quality_flags, refuse_amplitude, refuse_unusable
-from ecgdist.signals.resample import resample, resampled_length
+from ecgdist.signals.quality import Mask, Measures, clipped_leads, measure, quality_flags
+from ecgdist.signals.resample import rate_ratio, resample, resampled_length
+from ecgdist.signals.rules import QualityRules, fill_gaps, find_gaps
 from ecgdist.signals.segments import segment_bounds, to_int16
 from ecgdist.signals.windows import cut_windows, standardise
 
-MIN_RATE_HZ = 50.0
-"""A slower signal does not hold the QRS complex, which reaches 25 Hz and more; often the header means kHz."""
-
-_INT16_MAX = 32767
+_MIN_RATE_HZ = 50.0
+"""A slower corpus does not hold the QRS complex, which reaches 25 Hz and more."""
 
 
 def _require_whole(name: str, seconds: float, rate_hz: float) -> None:
@@ -66,7 +65,7 @@ class Segment:
 class PackStep(Config):
     """How recordings become the equal int16 segments of a corpus."""
 
-    rate_hz: float = Field(default=250.0, ge=MIN_RATE_HZ, allow_inf_nan=False)
+    rate_hz: float = Field(default=250.0, ge=_MIN_RATE_HZ, allow_inf_nan=False)
     """Sampling rate of the segments."""
     duration_s: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     """Length of a segment; longer recordings are cut into several, shorter ones padded."""
@@ -74,8 +73,8 @@ class PackStep(Config):
     """Least signal in a segment; a shorter recording is refused, a shorter remainder dropped with a flag."""
     ignore_leads: tuple[str, ...] = ("vx", "vy", "vz")
     """Channels to leave out knowingly, whatever their case; any other unknown channel is refused."""
-    max_abs_uv: float = Field(default=_INT16_MAX, gt=0, le=_INT16_MAX)
-    """A recording beyond this is refused; int16 holds 32767 µV."""
+    rules: QualityRules = QualityRules()
+    """Which recordings are refused for their quality."""
 
     @field_validator("ignore_leads")
     @classmethod
@@ -105,49 +104,56 @@ class PackStep(Config):
 
     def segments(self, recording: Recording) -> list[Segment]:
         """Cut a recording into segments; see `Preprocessing.pack_recording`."""
-        signal_uv, lead_mask = self._twelve_leads(recording)
-        bounds, dropped = segment_bounds(signal_uv.shape[1], self.num_samples, self.min_samples)
+        source_uv, lead_mask = self._arranged(recording)
+        ratio = float(rate_ratio(recording.rate_hz, self.rate_hz))
+        total = resampled_length(source_uv.shape[1], recording.rate_hz, self.rate_hz)
+        bounds, dropped = segment_bounds(total, self.num_samples, self.min_samples)
+        spans = [slice(round(start / ratio), round(stop / ratio)) for start, stop in bounds]
+        nan_shares = [0.0] * len(spans)
+        gaps = find_gaps(source_uv)
+        if gaps is not None:
+            nan_shares = [float(gaps[lead_mask, span].mean()) for span in spans]
+            self.rules.check_gaps(gaps, max(nan_shares))
+            source_uv, lead_mask = fill_gaps(source_uv, gaps, lead_mask)
+        signal_uv = self._converted(source_uv, lead_mask, recording.rate_hz)
         cut = []
-        for number, (start, stop) in enumerate(bounds):
+        for number, ((start, stop), span, nan_share) in enumerate(
+            zip(bounds, spans, nan_shares, strict=True)
+        ):
             piece = signal_uv[:, start:stop]
-            flags = {*quality_flags(piece, lead_mask), *recording.flags}
+            clipped = clipped_leads(source_uv[:, span], recording.rate_hz)
+            measures = measure(piece, lead_mask, clipped, nan_share)
+            flags = {*quality_flags(piece, lead_mask, measures), *recording.flags}
             if dropped and number == len(bounds) - 1:
                 flags.add("tail_dropped")
             padded = np.zeros((NUM_LEADS, self.num_samples), dtype=np.int16)
             padded[:, : stop - start] = piece
-            cut.append(
-                Segment(
-                    padded,
-                    number,
-                    lead_mask,
-                    stop - start,
-                    tuple(sorted(flags)),
-                    measure(piece, lead_mask),
-                )
-            )
+            cut.append(Segment(padded, number, lead_mask, stop - start, tuple(sorted(flags)), measures))
         return cut
 
-    def _twelve_leads(self, recording: Recording) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-        """The whole recording as ``(12, samples)`` int16 microvolt at `rate_hz`, and its lead mask."""
-        signal_uv, rate_hz = recording.signal_uv, recording.rate_hz
+    def _arranged(self, recording: Recording) -> tuple[npt.NDArray[np.floating], Mask]:
+        """The recording as it came, in standard lead order: ``(12, samples)`` microvolt, and its lead mask."""
+        signal_uv = recording.signal_uv
         if signal_uv.ndim != 2:
             raise RecordRefused("bad_shape", f"the signal has shape {signal_uv.shape}, not (leads, samples)")
-        if not MIN_RATE_HZ <= rate_hz < np.inf:
-            raise RecordRefused(
-                "bad_rate",
-                f"a sampling rate of {rate_hz:g} Hz is not {MIN_RATE_HZ:g} Hz or more; check its unit",
-            )
+        self.rules.check_rate(recording.rate_hz)
         signal_uv, lead_mask = arrange_leads(signal_uv, recording.leads, frozenset(self.ignore_leads))
-        if resampled_length(signal_uv.shape[1], rate_hz, self.rate_hz) < self.min_samples:
-            seconds = signal_uv.shape[1] / rate_hz
+        if resampled_length(signal_uv.shape[1], recording.rate_hz, self.rate_hz) < self.min_samples:
+            seconds = signal_uv.shape[1] / recording.rate_hz
             raise RecordRefused(
                 "too_short",
                 f"{seconds:.4g} s of signal is less than min_duration_s = {self.min_duration_s:g}",
             )
-        refuse_unusable(signal_uv, lead_mask, self.max_abs_uv)
-        resampled_uv = resample(signal_uv, rate_hz, self.rate_hz)
-        refuse_amplitude(resampled_uv, self.max_abs_uv)  # a steep spike overshoots
-        return to_int16(resampled_uv), lead_mask
+        return signal_uv, lead_mask
+
+    def _converted(
+        self, source_uv: npt.NDArray[np.floating], lead_mask: Mask, rate_hz: float
+    ) -> npt.NDArray[np.int16]:
+        """A finite signal as int16 microvolt at the rate of the corpus, unless a rule refuses it."""
+        self.rules.check_signal(source_uv, lead_mask, rate_hz)
+        resampled_uv = resample(source_uv, rate_hz, self.rate_hz)
+        self.rules.check_amplitude(resampled_uv)  # a steep spike overshoots
+        return to_int16(resampled_uv)
 
 
 class DeviceStep(Config):
@@ -212,7 +218,8 @@ class Preprocessing(Config):
 
         Raises:
             RecordRefused: with reason ``unknown_lead``, ``duplicate_lead``, ``no_leads``, ``lead_count``,
-                ``bad_shape``, ``bad_rate``, ``too_short``, ``nan``, ``amplitude`` or ``all_flat``.
+                ``bad_shape``, ``bad_rate``, ``too_short``, or one of the `QualityRules`: ``nan``, ``amplitude``,
+                ``all_flat``, ``flat_leads``, ``clipped_leads``, ``limb_leads_inconsistent``.
         """
         return self.pack.segments(recording)
 

@@ -16,6 +16,7 @@ from ecgdist.errors import ConfigError, DataError, RecordRefused
 from ecgdist.preprocessing import DeviceStep, PackStep, Preprocessing, Segment
 from ecgdist.record import NUM_LEADS, STANDARD_LEADS, Recording
 from ecgdist.signals.resample import resample
+from ecgdist.signals.rules import QualityRules
 from ecgdist.signals.segments import to_int16
 from tests.signals.real_ecgs import recordings
 
@@ -173,7 +174,7 @@ class TestRefusal:
         assert refused.value.reason == "amplitude"
 
     def test_the_limit_can_be_lower(self) -> None:
-        strict = Preprocessing(pack=PackStep(max_abs_uv=1000))
+        strict = Preprocessing(pack=PackStep(rules=QualityRules(max_abs_uv=1000)))
         with pytest.raises(RecordRefused, match="max_abs_uv = 1000"):
             strict.pack_recording(recording(noise_uv(2500)))
 
@@ -294,7 +295,7 @@ class TestDeviceStep:
 class TestConfiguration:
     def test_it_survives_json(self) -> None:
         ours = Preprocessing(
-            pack=PackStep(rate_hz=500.0, ignore_leads=("RESP",), max_abs_uv=20_000),
+            pack=PackStep(rate_hz=500.0, ignore_leads=("RESP",), rules=QualityRules(max_abs_uv=20_000)),
             device=DeviceStep(window_s=5.0, highpass_hz=None, scaling="none"),
         )
         again = Preprocessing.model_validate_json(ours.model_dump_json())
@@ -325,7 +326,10 @@ class TestConfiguration:
             ({"pack": {"min_duration_s": 11}}, "min_duration_s = 11 is longer than duration_s = 10"),
             ({"pack": {"rate_hz": 0.25}}, "pack.rate_hz = 0.25"),
             ({"pack": {"rate_hz": float("inf")}}, "pack.rate_hz = inf"),
-            ({"pack": {"max_abs_uv": 40_000}}, "pack.max_abs_uv = 40000"),
+            ({"pack": {"rules": {"max_abs_uv": 40_000}}}, "pack.rules.max_abs_uv = 40000"),
+            ({"pack": {"rules": {"max_nan": 0.1}}}, "unknown key pack.rules.max_nan (value 0.1)"),
+            ({"pack": {"rules": {"max_nan_share": 1.0}}}, "pack.rules.max_nan_share = 1.0"),
+            ({"pack": {"rules": {"max_flat_leads": 12}}}, "pack.rules.max_flat_leads = 12"),
             ({"pack": {"leads": ["I"]}}, "unknown key pack.leads"),
         ],
     )
