@@ -2,7 +2,8 @@
 
 `scipy.io.loadmat` reads far more than that, and a damaged file can make its compiled code crash the process,
 which a packing job cannot count as one refused record. This reader knows numeric matrices only, plain or
-compressed, and checks every length. Layout: MathWorks, "MAT-File Format", level 5.
+compressed, and checks every length; what is compressed may not unpack to more than `MAX_BYTES`. Layout:
+MathWorks, "MAT-File Format", level 5.
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 MAGIC = b"MATLAB 5.0 MAT-file"
+
+MAX_BYTES = 2**28
+"""Most bytes of a file, and of a compressed element when it is unpacked: an hour of twelve float64 leads."""
 
 _HEADER_BYTES = 128
 _MATRIX = 14
@@ -33,6 +37,8 @@ def read_matrix(content: bytes, name: str) -> npt.NDArray[Any]:
     """
     if not content.startswith(MAGIC) or len(content) < _HEADER_BYTES:
         raise ValueError("not a MATLAB 5 file")
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"the file has more than {MAX_BYTES} bytes")
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
         raise ValueError("the MATLAB 5 header has no byte order")
@@ -65,10 +71,15 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _decompress(payload: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
     try:
-        return zlib.decompress(payload)
+        content = unpacker.decompress(payload, MAX_BYTES)
     except zlib.error as error:
         raise ValueError(f"a compressed element is damaged: {error}") from error
+    if not unpacker.eof:
+        state = "unpacks to too much" if len(content) == MAX_BYTES else "is cut short"
+        raise ValueError(f"a compressed element {state}")
+    return content
 
 
 def _matrix(payload: bytes, order: str) -> tuple[str | None, npt.NDArray[Any]]:

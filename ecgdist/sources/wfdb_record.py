@@ -1,55 +1,37 @@
 """One WFDB record, from local storage or a bucket, as microvolt.
 
-The record is staged in a temporary folder (mended header, links to local files or copies of remote ones) and
-read there with the `wfdb` package as digital values, which are checked against the header before they become
-microvolt.
+Only the bytes that the header asks for are read, and they are checked against it before they become microvolt.
+A header can name no file outside its own folder. A symbolic link in a local folder is followed, to a file
+or a folder anywhere: links are how data managers keep archives, and no content of a file can make one.
 """
 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import numpy.typing as npt
-import wfdb
 
-from ecgdist.errors import RecordRefused, StorageError
+from ecgdist.errors import MissingFileError, RecordRefused
 from ecgdist.record import canonical_lead, microvolts_per_unit
 from ecgdist.sources import matlab5
-from ecgdist.sources.wfdb_header import Header, parse_header
-from ecgdist.storage import Location, translated
+from ecgdist.sources.wfdb_decode import DECODED, FORMATS, Digital, decode
+from ecgdist.sources.wfdb_header import MAX_HEADER_BYTES, Header, SignalLine, parse_header
+from ecgdist.sources.wfdb_package import read_with_package
+from ecgdist.storage import Location
 
-# Bytes per sample and the value that marks an invalid sample (WFDB manual, signal(5)). A compressed file
-# (508, 516, 524: FLAC) has no fixed size; differences (8) have no invalid value.
-_FORMATS: dict[str, tuple[Fraction | None, int | None]] = {
-    "8": (Fraction(1), None),
-    "16": (Fraction(2), -(2**15)),
-    "24": (Fraction(3), -(2**23)),
-    "32": (Fraction(4), -(2**31)),
-    "61": (Fraction(2), -(2**15)),
-    "80": (Fraction(1), -(2**7)),
-    "160": (Fraction(2), -(2**15)),
-    "212": (Fraction(3, 2), -(2**11)),
-    "310": (Fraction(4, 3), -(2**9)),
-    "311": (Fraction(4, 3), -(2**9)),
-    "508": (None, -(2**7)),
-    "516": (None, -(2**15)),
-    "524": (None, -(2**23)),
-}
+MAX_VALUES = 2**27
+"""Most samples in a record, of all leads together: twelve leads at 500 Hz for six hours, 1 GiB in memory."""
 
-# What `wfdb` and its FLAC reader raise on content that they do not understand.
-_CONTENT_ERRORS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+_MICROVOLT_PER_STEP = (1e-6, 1e6)
+"""One digital unit is at least a millionth of a microvolt and at most a volt; else the gain is wrong."""
 
 # MATLAB files from version 5 on start with this. Those of version 4 are plain WFDB with 24 bytes to skip.
 _MATLAB = b"MATLAB "
-
-Digital = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -75,155 +57,218 @@ def read_wfdb(root: Location, key: str) -> WfdbRecord:
 
     Raises:
         RecordRefused: ``missing_header``, ``missing_signal``, ``unreadable_header``, ``multi_segment``,
-            ``unknown_format``, ``truncated_signal``, ``unreadable_signal``, ``checksum``, ``mixed_rates`` or
-            ``unknown_unit``.
+            ``bad_gain``, ``bad_rate``, ``too_long``, ``unknown_format``, ``mixed_rates``,
+            ``truncated_signal``, ``unreadable_signal``, ``checksum`` or ``unknown_unit``.
         StorageError: if the storage itself fails.
     """
     header = parse_header(_header_bytes(root, key))
+    _check_layout(header)
     folder = root / key.rpartition("/")[0] if "/" in key else root
-    with translated(str(root / key)), tempfile.TemporaryDirectory(prefix="ecgdist-wfdb-") as staged:
-        (Path(staged) / "record.hea").write_text(header.text, encoding="ascii")
-        for name, alias in header.aliases.items():
-            _stage(folder, name, Path(staged) / alias)
-        fields, digital = _read_staged(header, Path(staged))
-    _check_digital(fields, digital)
-    per_frame = set(fields.samps_per_frame)
-    if len(per_frame) > 1:
-        raise RecordRefused(
-            "mixed_rates", f"the leads have {sorted(per_frame)} samples per frame, not all the same"
-        )
+    digital = _read_digital(header, {name: _beside(folder, name) for name in header.files})
+    _check_sums(header, digital)
     return WfdbRecord(
-        signal_uv=_to_microvolt(header, fields, digital),
-        rate_hz=float(fields.fs * per_frame.pop()),
-        leads=tuple(name or "" for name in fields.sig_name),
-        comments=tuple(fields.comments),
+        signal_uv=_to_microvolt(header.signals, digital),
+        rate_hz=header.frame_rate_hz * header.signals[0].samples_per_frame,
+        leads=tuple(signal.name for signal in header.signals),
+        comments=header.comments,
     )
 
 
 def _header_bytes(root: Location, key: str) -> bytes:
     header = root / f"{key}.hea"
     try:
-        return header.read_bytes()
-    except StorageError:
-        if header.exists():
-            raise
+        with header.open() as file:
+            return file.read(MAX_HEADER_BYTES + 1)
+    except MissingFileError:
         raise RecordRefused("missing_header", f"{header} does not exist") from None
 
 
-def _stage(folder: Location, name: str, local: Path) -> None:
-    """Make a signal file readable under a local name: a link if it is local, a copy if it is in a bucket."""
-    remote = folder / name
-    missing = RecordRefused("missing_signal", f"the header names {name!r}, which is not in {folder}")
-    if "/" in name:  # a header is data from outside: it must not lead the reader out of the folder
-        raise missing
-    if not remote.is_s3:
-        if not Path(remote.uri).is_file():
-            raise missing
-        local.symlink_to(remote.uri)
-        return
-    try:
-        remote.download(local)
-    except StorageError:
-        if remote.exists():
-            raise
-        raise missing from None
-
-
-def _read_staged(header: Header, folder: Path) -> tuple[Any, list[Digital]]:
-    """The header's fields as `wfdb` reads them, and the stored digital values of every lead."""
-    unknown = {signal.format for signal in header.signals} - _FORMATS.keys()
+def _check_layout(header: Header) -> None:
+    """Refuse what no file can be read by."""
+    unknown = {signal.format for signal in header.signals} - FORMATS.keys()
     if unknown:
         raise RecordRefused("unknown_format", f"{', '.join(sorted(unknown))} is not a WFDB signal format")
-    record = str(folder / "record")
-    starts = {alias: _first_bytes(folder / alias) for alias in header.aliases.values()}
-    if any(start.startswith(_MATLAB) for start in starts.values()):
-        return _read_matlab(header, folder, list(starts.values()))
-    _check_lengths(header, folder)
-    try:
-        # Skewed leads are shifted by us: the stored checksum is that of the samples as they are in the file.
-        fields = wfdb.rdrecord(record, physical=False, smooth_frames=False, ignore_skew=True)
-    except _CONTENT_ERRORS as error:
-        _parse_fields(record)
-        raise RecordRefused("unreadable_signal", f"the signal file cannot be decoded: {error}") from error
-    return fields, fields.e_d_signal
+    per_frame = {signal.samples_per_frame for signal in header.signals}
+    if len(per_frame) > 1:
+        raise RecordRefused(
+            "mixed_rates", f"the leads have {sorted(per_frame)} samples per frame, not all the same"
+        )
+    for name, rows in header.files.items():
+        if len({header.signals[row].format for row in rows}) > 1:
+            raise RecordRefused("unreadable_header", f"the leads in {name!r} have different formats")
+    num_values = (header.num_samples or 1) * sum(signal.samples_per_frame for signal in header.signals)
+    if num_values > MAX_VALUES:
+        raise _too_long(num_values)
 
 
-def _parse_fields(record: str) -> Any:
-    try:
-        return wfdb.rdheader(record)
-    except _CONTENT_ERRORS as error:
-        raise RecordRefused("unreadable_header", f"the header cannot be parsed: {error}") from error
+def _beside(folder: Location, name: str) -> Location:
+    """The signal file that a header names, in the header's own folder."""
+    file = folder / name
+    # Opening a device or a pipe would never end.
+    if "/" in name or "\\" in name or not (file.is_s3 or Path(file.uri).is_file()):
+        raise _missing(folder, name)
+    return file
 
 
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(len(matlab5.MAGIC))
+def _missing(folder: Location, name: str) -> RecordRefused:
+    return RecordRefused("missing_signal", f"the header names {name!r}, which is not in {folder}")
 
 
-def _check_lengths(header: Header, folder: Path) -> None:
+def _too_long(num_values: int) -> RecordRefused:
+    detail = f"{num_values} samples of all leads together are more than {MAX_VALUES}; cut the record first"
+    return RecordRefused("too_long", detail)
+
+
+def _read_digital(header: Header, files: dict[str, Location]) -> list[Digital]:
+    """The stored digital values of every lead, each ``(samples,)``."""
+    by_package = any(signal.format not in DECODED for signal in header.signals)
+    digital: dict[int, Digital] = {}
+    num_frames = header.num_samples
+    for name, location in files.items():
+        rows = header.files[name]
+        try:
+            with location.open() as file:
+                if file.read(len(_MATLAB)) == _MATLAB:
+                    leads = _read_matlab(header, name, file)
+                elif by_package:
+                    _check_length(header, name, file)
+                    continue
+                else:
+                    leads = _read_leads(header, name, file, num_frames)
+        except MissingFileError:
+            folder = Location(location.uri.removesuffix(f"/{name}"))
+            raise _missing(folder, name) from None
+        digital.update(zip(rows, leads, strict=True))
+        num_frames = num_frames or leads.shape[1] // header.signals[0].samples_per_frame
+    if by_package and not digital:
+        return read_with_package(header, files, MAX_VALUES)
+    return [digital[row] for row in range(len(header.signals))]
+
+
+def _read_leads(header: Header, name: str, file: BinaryIO, num_frames: int | None) -> Digital:
+    """``(leads, samples)`` of one signal file; without a number of frames, of all that are in it."""
+    rows = header.files[name]
+    first = header.signals[rows[0]]
+    per_frame = len(rows) * first.samples_per_frame
+    if num_frames is None:
+        num_frames = _frames_in(header, name, file)
+    num_values = num_frames * per_frame
+    needed = _bytes_of(first.format, num_values)
+    file.seek(first.byte_offset)
+    content = file.read(needed)
+    if len(content) < needed:
+        raise _truncated(name, file, first.byte_offset + needed)
+    frames = decode(content, first.format, num_values).reshape(num_frames, len(rows), -1)
+    return np.ascontiguousarray(frames.transpose(1, 0, 2)).reshape(len(rows), -1)
+
+
+def _frames_in(header: Header, name: str, file: BinaryIO) -> int:
+    """How many whole frames a file holds; at least one, or it is refused."""
+    rows = header.files[name]
+    first = header.signals[rows[0]]
+    size, _ = FORMATS[first.format]
+    if size is None:
+        raise AssertionError(f"{name} has no fixed sample size")
+    per_frame = len(rows) * first.samples_per_frame
+    num_frames = int((file.seek(0, 2) - first.byte_offset) / size) // per_frame
+    if num_frames < 1:
+        raise _truncated(name, file, first.byte_offset + _bytes_of(first.format, per_frame))
+    if num_frames * per_frame > MAX_VALUES:
+        raise _too_long(num_frames * per_frame)
+    return num_frames
+
+
+def _check_length(header: Header, name: str, file: BinaryIO) -> None:
     """Refuse a signal file that is shorter than the header says; `wfdb` does not always notice."""
-    for name, alias in header.aliases.items():
-        signals = [signal for signal in header.signals if signal.file == name]
-        size, _ = _FORMATS[signals[0].format]
-        if size is None:
-            continue
-        per_frame = sum(signal.samples_per_frame for signal in signals)
-        num_samples = per_frame * (header.num_samples or 1)
-        needed = signals[0].byte_offset + math.ceil(num_samples * size)
-        found = (folder / alias).stat().st_size
-        if found < needed:
-            raise RecordRefused("truncated_signal", f"{name} has {found} bytes; its header needs {needed}")
+    rows = header.files[name]
+    first = header.signals[rows[0]]
+    size, _ = FORMATS[first.format]
+    if size is None:
+        return
+    num_frames = header.num_samples or _frames_in(header, name, file)
+    needed = first.byte_offset + _bytes_of(first.format, num_frames * len(rows) * first.samples_per_frame)
+    if file.seek(0, 2) < needed:
+        raise _truncated(name, file, needed)
 
 
-def _read_matlab(header: Header, folder: Path, starts: Sequence[bytes]) -> tuple[Any, list[Digital]]:
-    """A record whose one signal file is a MATLAB 5 file with a variable ``val`` of (leads, samples)."""
-    (name, alias), *others = header.aliases.items()
-    if others or starts[0] != matlab5.MAGIC:
-        detail = f"{name}: a MATLAB file can be read if it is of version 4, or of version 5 and the only one"
+def _bytes_of(wfdb_format: str, num_values: int) -> int:
+    size, _ = FORMATS[wfdb_format]
+    return math.ceil(num_values * (size or 0))
+
+
+def _truncated(name: str, file: BinaryIO, needed: int) -> RecordRefused:
+    detail = f"{name} has {file.seek(0, 2)} bytes; its header needs {needed}"
+    return RecordRefused("truncated_signal", detail)
+
+
+def _read_matlab(header: Header, name: str, file: BinaryIO) -> Digital:
+    """``(leads, samples)`` of a record whose one file is a MATLAB 5 file with such a variable ``val``."""
+    file.seek(0)
+    content = file.read(matlab5.MAX_BYTES + 1)
+    if len(header.files) > 1 or not content.startswith(matlab5.MAGIC):
+        detail = (
+            f"{name}: a MATLAB file can be read if it is of version 4, or of version 5 and the only one; "
+            "one of version 7.3 (HDF5) has to be saved again with -v7"
+        )
         raise RecordRefused("unknown_format", detail)
-    fields = _parse_fields(str(folder / "record"))
     try:
-        values = matlab5.read_matrix((folder / alias).read_bytes(), "val")
+        values = matlab5.read_matrix(content, "val")
     except ValueError as error:
         raise RecordRefused("unreadable_signal", f"{name}: {error}") from error
     if len(values) != len(header.signals):
         detail = f"{name}: `val` has {len(values)} rows; its header describes {len(header.signals)} leads"
         raise RecordRefused("unreadable_signal", detail)
-    num_samples = header.num_samples or max(1, values.shape[1])
+    num_samples = (header.num_samples or 0) * header.signals[0].samples_per_frame or max(1, values.shape[1])
     if values.shape[1] < num_samples:
         detail = f"{name} has {values.shape[1]} samples; its header says {num_samples}"
         raise RecordRefused("truncated_signal", detail)
-    return fields, list(values[:, :num_samples])
+    return values[:, :num_samples]
 
 
-def _check_digital(fields: Any, digital: Sequence[Digital]) -> None:
+def _check_sums(header: Header, digital: Sequence[Digital]) -> None:
     """Compare every lead's stored checksum, the 16-bit sum of its samples (WFDB manual, header(5))."""
-    if not fields.fs > 0:
-        raise RecordRefused("unreadable_header", f"the sampling rate is {fields.fs} Hz")
-    if not any(fields.checksum):
+    if not any(signal.checksum for signal in header.signals):
         return  # absent, or the zeros that writers put in who do not compute it
-    for name, stored, values in zip(fields.sig_name, fields.checksum, digital, strict=True):
-        if stored is None or values.dtype.kind == "f":
+    for signal, values in zip(header.signals, digital, strict=True):
+        if signal.checksum is None or values.dtype.kind == "f":
             continue
-        found = int(values.sum(dtype=np.int64))
-        if (found - stored) % 2**16:
-            detail = f"lead {name}: the samples sum to {found % 2**16}, the header says {stored % 2**16}"
+        # A sum of 16-bit numbers may overflow: it is wanted modulo 2**16.
+        found = int(values.sum(dtype=np.int16 if values.dtype == np.int16 else np.int64))
+        if (found - signal.checksum) % 2**16:
+            detail = (
+                f"lead {signal.name}: the samples sum to {found % 2**16}, "
+                f"the header says {signal.checksum % 2**16}"
+            )
             raise RecordRefused("checksum", detail)
 
 
-def _to_microvolt(header: Header, fields: Any, digital: Sequence[Digital]) -> npt.NDArray[np.float64]:
+def _to_microvolt(signals: Sequence[SignalLine], digital: Sequence[Digital]) -> npt.NDArray[np.float64]:
     """``(leads, samples)``: (digital - baseline) / gain in the lead's unit, scaled to microvolt."""
-    signal_uv = np.full((len(digital), len(digital[0])), np.nan)
-    for row, (line, values) in enumerate(zip(header.signals, digital, strict=True)):
-        unit = fields.units[row]
-        if canonical_lead(fields.sig_name[row] or "") is None and not _is_voltage(unit):
+    signal_uv = np.empty((len(digital), len(digital[0])))
+    for lead, signal, values in zip(signal_uv, signals, digital, strict=True):
+        if canonical_lead(signal.name) is None and not _is_voltage(signal.unit):
+            lead[:] = np.nan
             continue
-        scale = microvolts_per_unit(unit) / fields.adc_gain[row]
-        lead = (values.astype(np.float64) - fields.baseline[row]) * scale
-        lead[values == _FORMATS[line.format][1]] = np.nan
-        aligned = lead[line.skew * line.samples_per_frame :]
-        signal_uv[row, : len(aligned)] = aligned
+        scale = _microvolt_per_step(signal)
+        np.subtract(values, signal.baseline, out=lead, dtype=np.float64)
+        lead *= scale
+        invalid = FORMATS[signal.format][1]
+        if invalid is not None and (missing := values == invalid).any():
+            lead[missing] = np.nan
+        if signal.skew:
+            late = min(signal.skew * signal.samples_per_frame, len(lead))
+            lead[: len(lead) - late] = lead[late:].copy()
+            lead[len(lead) - late :] = np.nan
     return signal_uv
+
+
+def _microvolt_per_step(signal: SignalLine) -> float:
+    scale = microvolts_per_unit(signal.unit) / signal.gain
+    low, high = _MICROVOLT_PER_STEP
+    if not low <= scale <= high:
+        detail = f"lead {signal.name}: a gain of {signal.gain:g} per {signal.unit} is none of a recorder"
+        raise RecordRefused("bad_gain", detail)
+    return scale
 
 
 def _is_voltage(unit: str) -> bool:

@@ -64,7 +64,12 @@ def test_comments_may_come_first() -> None:
     [
         ("", "unreadable_header", "is empty"),
         ("# only a comment", "unreadable_header", "is empty"),
-        ("\0\1\2\3", "unreadable_header", "record line"),
+        ("\1\2\3", "unreadable_header", "record line"),
+        (f"a 1 500 10\0\n{LEAD}", "unreadable_header", "NUL bytes"),
+        (f"a 1 1e9 10\n{LEAD}", "unreadable_header", "record line"),
+        (f"a 1 500 -10\n{LEAD}", "unreadable_header", "record line"),
+        (f"a 1 0 10\n{LEAD}", "unreadable_header", "sampling rate is 0 Hz"),
+        (f"a 1 1000000000 10\n{LEAD}", "bad_rate", "check its unit"),
         (f"a one 500 10\n{LEAD}", "unreadable_header", "'a one 500 10' is not `name leads rate samples`"),
         (f"a 2 500 10\n{LEAD}", "unreadable_header", "announces 2 leads and describes 1"),
         ("a 0 500 10", "unreadable_header", "announces 0 leads"),
@@ -113,3 +118,36 @@ def test_labels_are_codes_and_never_free_text(text: str | None, labels: tuple[st
 
 def test_comment_fields_ignore_case_and_keep_the_first() -> None:
     assert comment_fields(["Age: 56", "age: 57", "Dx: 1:2", "69 M"]) == {"age": "56", "dx": "1:2"}
+
+
+def calibration(text: str) -> tuple[float, int, str, int | None, str]:
+    """Gain, baseline, unit, checksum and name of a lead described by `text`."""
+    (signal,) = parse_header(f"a 1 500 10\na.dat 16 {text}\n".encode()).signals
+    return signal.gain, signal.baseline, signal.unit, signal.checksum, signal.name
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1000(7)/uV 16 5 -119 1508 0 a VR ", (1000, 7, "uV", 1508, "a VR")),
+        ("1000.5/mV 16 5 -119 -1508 0 I", (1000.5, 5, "mV", -1508, "I")),
+        ("1e3(-7) 12", (1000, -7, "mV", None, "")),
+        ("0/mV 16 0 0 0 0 3rd", (200, 0, "mV", 0, "3rd")),
+        ("", (200, 0, "mV", None, "")),
+        ("200/mV V1", (200, 0, "mV", None, "V1")),
+    ],
+)
+def test_what_a_signal_line_leaves_out_has_the_value_of_the_manual(
+    text: str, expected: tuple[float, int, str, int | None, str]
+) -> None:
+    assert calibration(text) == expected
+
+
+@pytest.mark.parametrize("gain", ["-200", "nan", "inf", "1e999", "gain"])
+def test_a_gain_is_a_positive_number(gain: str) -> None:
+    with pytest.raises(RecordRefused, match="bad_gain"):
+        calibration(f"{gain}/mV 16 0")
+
+
+def test_a_header_without_a_rate_has_250_hz() -> None:
+    assert parse_header(f"a 1\n{LEAD}\n".encode()).frame_rate_hz == 250
