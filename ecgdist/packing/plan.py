@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from ecgdist.corpus.codec import CODEC
 from ecgdist.corpus.corpus import MANIFEST
 from ecgdist.corpus.manifest import canonical_json
 from ecgdist.corpus.patients import PatientHasher
@@ -170,6 +171,7 @@ def _settings(config: PackConfig, work: Work, listed: Mapping[str, int]) -> byte
     """What else a corpus depends on."""
     settings = {
         "format": FORMAT_VERSION,
+        "codec": CODEC,
         "pack": config.pack.model_dump(mode="json"),
         "per_shard": config.records_per_shard,
         "key": work.hasher.fingerprint,
