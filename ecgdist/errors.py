@@ -18,7 +18,19 @@ class DataError(EcgdistError):
 
 
 class StorageError(EcgdistError):
-    """A path or bucket that cannot be read or written."""
+    """A path or bucket that cannot be read or written.
+
+    Attributes:
+        uri: the path or address that the message names, or None.
+    """
+
+    def __init__(self, message: str, uri: str | None = None) -> None:
+        super().__init__(message)
+        self.uri = uri
+
+
+class MissingFileError(StorageError):
+    """A file that is not there, in a folder or bucket that answers."""
 
 
 class TrainingError(EcgdistError):

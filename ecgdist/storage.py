@@ -1,35 +1,35 @@
 """Local folders and object storage through one place.
 
-A `Location` is a local path or an ``s3://bucket/key``. Listing, copying and small files go through fsspec;
-Parquet and range reads go through `Location.arrow`. Credentials, region and endpoint come from the
-environment and the usual AWS files (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``,
-...), never from a configuration.
+A `Location` is a local path or an ``s3://bucket/key``. Objects are listed, copied and read in parts by
+`ecgdist.s3`; Parquet goes through `Location.arrow`. Credentials, region and endpoint come from the environment
+and the usual AWS files (``AWS_ACCESS_KEY_ID``, ``AWS_SECRET_ACCESS_KEY``, ``AWS_ENDPOINT_URL``, ...), never
+from a configuration.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from io import BufferedReader, BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import boto3
-import fsspec
 import pyarrow.fs
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
-from ecgdist.errors import StorageError
+from ecgdist import s3
+from ecgdist.errors import MissingFileError, StorageError
 
 _S3 = "s3://"
-# A server that does not answer is reported within seconds; a slow answer is waited for.
-_CLIENT = {"connect_timeout": 3, "read_timeout": 60, "retries": {"max_attempts": 3, "mode": "standard"}}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class Location:
             bucket, _, key = text[len(_S3) :].partition("/")
             if not bucket:
                 raise StorageError(f"{text!r} names no bucket; write s3://bucket/folder")
+            if "@" in bucket:  # not shown: what is before it may be a secret
+                raise StorageError("an s3:// address holds no access key; set AWS_ACCESS_KEY_ID and the like")
             key = "/".join(part for part in key.split("/") if part)
             return cls(f"{_S3}{bucket}/{key}" if key else f"{_S3}{bucket}")
         if text.startswith("file://"):
@@ -83,61 +85,72 @@ class Location:
         return self.uri.rsplit("/", 1)[-1]
 
     @property
-    def _path(self) -> str:
-        return self.uri[len(_S3) :] if self.is_s3 else self.uri
-
-    def _fs(self) -> Any:
-        if not self.is_s3:
-            return fsspec.filesystem("file")
-        return _s3_filesystem(os.getpid(), _aws_settings())
+    def _place(self) -> s3.Place:
+        return s3.Place(*self.uri[len(_S3) :].partition("/")[::2])
 
     def arrow(self) -> tuple[Any, str]:
         """A pyarrow filesystem and the path in it, for Parquet and range reads."""
         if not self.is_s3:
             return pyarrow.fs.LocalFileSystem(), self.uri
         with translated(self.uri):
-            region, endpoint = _s3_place(_aws_settings())
-        options: dict[str, Any] = {"region": region, "connect_timeout": 3, "request_timeout": 60}
-        if endpoint:
-            options["endpoint_override"] = endpoint
-        return pyarrow.fs.S3FileSystem(**options), self._path
+            return s3.arrow_filesystem(), self.uri[len(_S3) :]
 
     def exists(self) -> bool:
         """Whether a file is here, or a folder with at least one file below it."""
         with translated(self.uri):
-            fs = self._fs()
             if not self.is_s3:
-                return bool(fs.exists(self._path))
-            if fs.isfile(self._path) or self.list_files():
-                return True
-            # A missing bucket, or one that refuses us, is an error and not a "no".
-            fs.call_s3("head_bucket", Bucket=self._path.split("/", 1)[0])
-            return False
+                return _mode(self.uri) is not None
+            return self._place.exists()
 
     def is_file(self) -> bool:
         """Whether a file (an object) is here."""
         with translated(self.uri):
-            return bool(self._fs().isfile(self._path))
+            if not self.is_s3:
+                mode = _mode(self.uri)
+                return mode is not None and stat.S_ISREG(mode)
+            return self._place.is_object()
 
     def read_bytes(self) -> bytes:
-        """The content of the file."""
+        """The content of the file.
+
+        Raises:
+            MissingFileError: if there is no such file.
+            StorageError: if it cannot be read, which says nothing about the file.
+        """
         with translated(self.uri):
-            content: bytes = self._fs().cat_file(self._path)
-            return content
+            if not self.is_s3:
+                return Path(self.uri).read_bytes()
+            content = BytesIO()
+            self._place.read_into(content)
+            return content.getvalue()
 
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
-        """The file for reading in parts: seekable, and in object storage every read fetches only its range."""
+        """The file for reading in parts: seekable, and in object storage only what is read is fetched.
+
+        Raises:
+            MissingFileError: if there is no such file.
+            StorageError: if it cannot be read. When the block ends, too, where storage failed behind a library
+                that hid the failure or took it for damage of the file.
+        """
         with translated(self.uri):
-            options = {"block_size": 2**20, "cache_type": "readahead"} if self.is_s3 else {}
-            with self._fs().open(self._path, "rb", **options) as file:
-                yield file
+            if not self.is_s3:
+                with Path(self.uri).open("rb") as file:
+                    yield file
+                return
+            raw = s3.RangeReader(self._place)
+            try:
+                yield BufferedReader(raw)
+            finally:
+                raw.close()
+                if raw.failure is not None:
+                    raise raw.failure
 
     def write_bytes(self, content: bytes) -> None:
         """Write a file whole or not at all: a reader never sees half of it."""
         with translated(self.uri):
             if self.is_s3:
-                self._fs().pipe_file(self._path, content)
+                self._place.write(content)
                 return
             with _replacing(Path(self.uri)) as part:
                 part.write_bytes(content)
@@ -152,47 +165,61 @@ class Location:
                 return
             with tempfile.TemporaryDirectory(prefix="ecgdist-") as folder:
                 yield Path(folder) / self.name
-                self._fs().put_file(os.path.join(folder, self.name), self._path)
+                self._place.upload(Path(folder) / self.name)
 
     def upload(self, local: str | os.PathLike[str]) -> None:
         """Copy a local file here, whole or not at all."""
         with translated(self.uri):
             if self.is_s3:
-                self._fs().put_file(os.fspath(local), self._path)
+                self._place.upload(Path(local))
                 return
             with _replacing(Path(self.uri)) as part:
                 shutil.copyfile(local, part)
 
     def download(self, local: str | os.PathLike[str]) -> None:
-        """Copy the file to a local path, whose folder must exist."""
+        """Copy the file to a local path, whose folder must exist; a copy that fails leaves nothing there.
+
+        Raises:
+            MissingFileError: if there is no such file.
+            StorageError: if it cannot be read, which says nothing about the file.
+        """
+        target = Path(local)
         with translated(self.uri):
-            self._fs().get_file(self._path, os.fspath(local))
+            try:
+                if self.is_s3:
+                    with target.open("wb") as sink:
+                        self._place.read_into(sink)
+                else:
+                    shutil.copyfile(self.uri, target)
+            except BaseException:
+                target.unlink(missing_ok=True)
+                raise
 
     def list_files(self) -> list[str]:
         """Sorted names, relative to this folder, of every file below it; empty if there is no such folder."""
         with translated(self.uri):
-            if not self.is_s3:
-                return sorted(_walk(self.uri))
-            found = self._fs().find(self._path, detail=True)
-        prefix = self._path.rstrip("/") + "/"
-        # Some servers list zero-byte "folder" objects; their names end in a slash.
-        names = (name for name, info in found.items() if info["type"] == "file" and not name.endswith("/"))
-        return sorted(name[len(prefix) :] for name in names if name.startswith(prefix))
+            return sorted(self._place.names() if self.is_s3 else _walk(self.uri))
 
     def delete(self) -> None:
         """Remove the file, or the folder and all below it, if it is there."""
         with translated(self.uri):
-            fs = self._fs()
-            if not self.is_s3:
-                if fs.exists(self._path):
-                    fs.rm(self._path, recursive=True)
-                return
-            names = self.list_files()
-            objects = [f"{self._path}/{name}" for name in names] or (
-                [self._path] if fs.isfile(self._path) else []
-            )
-            if objects:
-                fs.rm(objects)
+            if self.is_s3:
+                place = self._place
+                below = [f"{place.key}/{name}" if place.key else name for name in place.names()]
+                place.delete(below or ([place.key] if place.is_object() else []))
+            elif (mode := _mode(self.uri)) is not None:
+                if stat.S_ISDIR(mode):
+                    shutil.rmtree(self.uri)
+                else:
+                    Path(self.uri).unlink()
+
+
+def _mode(path: str) -> int | None:
+    """Kind and permissions of a local file, or None if there is none. A disk that fails is not a "no"."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _walk(folder: str) -> Iterator[str]:
@@ -219,26 +246,6 @@ def _leads_back(path: str, root: str) -> bool:
     return False
 
 
-def _aws_settings() -> tuple[tuple[str, str], ...]:
-    """What the environment says of AWS: clients are kept for as long as it stays the same."""
-    return tuple(sorted((k, v) for k, v in os.environ.items() if k.startswith("AWS_")))
-
-
-@lru_cache(maxsize=4)
-def _s3_place(settings: tuple[tuple[str, str], ...]) -> tuple[str, str | None]:
-    """Region and own endpoint, from the environment or the AWS files: Arrow's client does not read the latter."""
-    meta = boto3.session.Session().client("s3").meta
-    region = meta.region_name if meta.region_name not in (None, "aws-global") else "us-east-1"
-    return region, None if meta.endpoint_url.endswith("amazonaws.com") else meta.endpoint_url
-
-
-@lru_cache(maxsize=4)
-def _s3_filesystem(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
-    """The client for the present environment; credentials that change get a client of their own."""
-    # Listings are not cached: a training run sees the checkpoints that another process wrote.
-    return fsspec.filesystem("s3", config_kwargs=_CLIENT, use_listings_cache=False, skip_instance_cache=True)
-
-
 @contextmanager
 def _replacing(target: Path) -> Iterator[Path]:
     """Write beside `target`, then move over it, so that no half-written file ever has its name."""
@@ -262,39 +269,64 @@ def translated(uri: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         hint = "check the bucket's name and the key" if uri.startswith(_S3) else "check the path"
-        raise StorageError(f"{uri} does not exist; {hint}") from error
+        raise MissingFileError(f"{uri} does not exist; {hint}", uri) from error
     except PermissionError as error:
-        hint = (
-            "check the access key, its secret and the bucket's policy"
-            if uri.startswith(_S3)
-            else "check its owner"
-        )
-        raise StorageError(f"{uri}: access denied; {hint}") from error
-    except (BotoCoreError, ClientError) as error:
-        raise StorageError(f"{uri}: {_reason(error)}") from error
+        hint = _ACCESS if uri.startswith(_S3) else "check its owner"
+        raise StorageError(f"{uri}: access denied; {hint}", uri) from error
+    except ClientError as error:
+        if s3.is_missing(error):
+            raise MissingFileError(
+                f"{uri} does not exist; check the bucket's name and the key", uri
+            ) from error
+        raise StorageError(f"{uri}: {_code_reason(_code(error), uri)}", uri) from error
+    except (BotoCoreError, ResponseParserError) as error:
+        raise StorageError(f"{uri}: {_client_reason(error)}", uri) from error
     except OSError as error:
-        raise StorageError(f"{uri}: {_os_reason(error)}") from error
+        raise StorageError(f"{uri}: {_os_reason(error, uri)}", uri) from error
 
 
-def _reason(error: BotoCoreError | ClientError) -> str:
-    if isinstance(error, ClientError):
-        return f"the storage server answered {error.response.get('Error', {}).get('Code', 'an error')}"
+_ACCESS = "check the access key, its secret and the bucket's policy"
+_UNREACHABLE = "the storage server cannot be reached; check AWS_ENDPOINT_URL and the network"
+
+
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"].get("Code", ""))
+
+
+def _code_reason(code: str, uri: str) -> str:
+    """What an error code of S3 means. Nothing else of an answer is told: it may quote the key and a signature."""
+    plain = code.replace("_", "").lower()
+    if plain in ("401", "403") or re.search(r"denied|forbidden|signature|invalidaccesskey|token", plain):
+        return f"access denied; {_ACCESS}"
+    if plain == "nosuchbucket":
+        bucket = uri[len(_S3) :].partition("/")[0]
+        return f"there is no bucket {bucket!r}; check its name and AWS_ENDPOINT_URL"
+    if plain in ("412", "preconditionfailed"):
+        return "the file was changed while it was read; run the same command again"
+    return f"the storage server answered {code or 'an error'}, again and again; try later"
+
+
+def _client_reason(error: BotoCoreError | ResponseParserError) -> str:
     kind = type(error).__name__
     if "Credentials" in kind:
         return (
             "no credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or use an instance role"
         )
     if "Connect" in kind or "Timeout" in kind:
-        return "the storage server cannot be reached; check AWS_ENDPOINT_URL and the network"
+        return _UNREACHABLE
+    if kind == "ParamValidationError":
+        return "this is not the address of a file in a bucket; write s3://bucket/folder/file"
+    if kind in ("IncompleteReadError", "ResponseStreamingError", "ResponseParserError"):
+        return "every answer of the storage server was cut short; check the network"
     return f"storage failed with {kind}"
 
 
-def _os_reason(error: OSError) -> str:
+def _os_reason(error: OSError, uri: str) -> str:
     text = str(error)
     if error.errno == errno.ENOSPC:
         return "the disk is full; free some space or write elsewhere, then run the same command again"
-    if "ACCESS_DENIED" in text or "SIGNATURE" in text.upper() or "INVALID_ACCESS_KEY" in text:
-        return "access denied; check the access key, its secret and the bucket's policy"
     if "curlCode" in text or "NETWORK_CONNECTION" in text:
-        return "the storage server cannot be reached; check AWS_ENDPOINT_URL and the network"
+        return _UNREACHABLE
+    if answer := re.search(r"AWS Error (\w+)", text):
+        return _code_reason(answer[1], uri)
     return error.strerror or text.splitlines()[0]
