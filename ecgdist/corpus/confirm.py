@@ -90,12 +90,13 @@ def _spectra(corpus: Corpus, rows: Ints, seconds: float) -> tuple[Spectra, Ints]
 
 
 def _median_correlation(one: Spectra, place: Ints, two: Spectra, other_place: Ints) -> Floats:
-    shared = one.any(axis=2)[place] & two.any(axis=2)[other_place]
+    there, there_too = np.asarray(one.any(axis=2)), np.asarray(two.any(axis=2))
+    shared = there[place] & there_too[other_place]
     found = np.empty(shared.shape, dtype=np.float32)
     for lead in range(NUM_LEADS):
         found[:, lead] = np.einsum("pb,pb->p", one[place, lead], two[other_place, lead].conj()).real
     found[~shared] = np.nan
     median = np.zeros(len(found), dtype=np.float32)
-    any_lead = np.asarray(shared.any(axis=1))
+    any_lead = shared.any(axis=1)
     median[any_lead] = np.nanmedian(found[any_lead], axis=1)
     return median

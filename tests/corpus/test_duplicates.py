@@ -58,7 +58,7 @@ def test_near_fingerprints_alone_do_not_make_a_copy(tmp_path: Path) -> None:
     assert (found.candidates, len(found.pairs)) == (1, 0)
 
 
-@pytest.mark.parametrize("noise, same", [(0.10, True), (0.20, False)])
+@pytest.mark.parametrize(("noise", "same"), [(0.10, True), (0.20, False)])
 def test_the_correlation_decides(tmp_path: Path, noise: float, same: bool) -> None:
     """Noise of share s makes a correlation of 1 / sqrt(1 + s^2): 0.995 and 0.981."""
     one, other = made_ecg(1), made_ecg(2)
