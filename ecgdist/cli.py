@@ -132,6 +132,43 @@ def inspect(
         out_console.print(table)
 
 
+@app.command("check-leak")
+@_reported
+def check_leak(
+    pretraining: Annotated[str, typer.Argument(help="Corpus to pretrain on, local or s3://.")],
+    evaluation: Annotated[str, typer.Argument(help="Corpus to evaluate on, local or s3://.")],
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude-split", help="Split that pretraining leaves out; repeatable."),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option("--test-split", help="Split that is tested on, instead of all rows; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Every patient and waveform that two corpora share; exits with 1 if there is one, or they cannot be compared."""
+    from ecgdist.corpus import Corpus
+    from ecgdist.corpus.leaks import check_leak as run_check
+    from ecgdist.corpus.leaks import rows_in_splits
+
+    ours, theirs = Corpus(pretraining), Corpus(evaluation)
+    report = run_check(
+        ours,
+        theirs,
+        ~rows_in_splits(ours, exclude) if exclude else None,
+        rows_in_splits(theirs, test) if test else None,
+    )
+    if as_json:
+        print(json.dumps(report.model_dump(mode="json") | {"clean": report.clean}, indent=1))
+    else:
+        for item in report.shared:
+            _say(str(item))
+        _say(report.verdict)
+    if not report.clean:
+        raise typer.Exit(1)
+
+
 @app.command()
 @_reported
 def pretrain(

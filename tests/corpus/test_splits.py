@@ -103,7 +103,7 @@ def test_official_folds_that_share_somebody_are_refused_with_their_names() -> No
 def test_many_conflicts_are_counted_and_ten_of_them_named() -> None:
     groups = np.repeat(np.arange(50), 2)
     names = strings([f"x/{n}" for n in range(100)])
-    with pytest.raises(DataError, match="50 patients or waveforms .* and 40 more"):
+    with pytest.raises(DataError, match=r"50 patients or waveforms .* and 40 more"):
         official_split(strings(["a", "d"] * 50), OF_FOLD, groups, names)
 
 
