@@ -64,8 +64,11 @@ def test_a_bad_record_is_refused_by_name_or_stops_packing(
     with pytest.raises(DataError) as caught:
         pack_to(tmp_path / "strict", f"wfdb={folder}")
     message = str(caught.value)
-    assert f"1 of 2 records are refused, more than max_refused_share = 0.05 allows: {reason} 1." in message
+    assert f"1 of 2 records are refused, more than max_refused_share = 0.005 allows: {reason} 1." in message
     assert f"wfdb/bad: {reason}: " in message
+    assert "set max_refused_share higher to pack without them: so far they are 0.5 of all" in message
+    setting = {"nan": "nan by pack.rules.max_nan_share", "unknown_lead": "unknown_lead by pack.ignore_leads"}
+    assert message.endswith(setting.get(reason, "of all"))
     assert SENTENCES[reason] in message
     assert not (tmp_path / "strict" / "manifest.json").exists()
 

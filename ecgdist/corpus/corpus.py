@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecgdist.corpus.codec import decode
+from ecgdist.corpus.examples import RefusedExample, refused_examples
 from ecgdist.corpus.manifest import Manifest
 from ecgdist.corpus.schema import (
     INDEX,
@@ -30,6 +31,7 @@ from ecgdist.storage import Location, translated
 MANIFEST = "manifest.json"
 INDEX_FILE = "index.parquet"
 REFUSED_FILE = "refused.parquet"
+EXAMPLES_FILE = "examples.parquet"
 
 _MAX_OPEN_SHARDS = 128
 """A corpus may have more shards than a process may have open files."""
@@ -114,6 +116,12 @@ class Corpus:
         """The records that packing refused (columns: `schema.REFUSED`)."""
         return read_plain(self._checked(REFUSED_FILE, self.manifest.refused_sha256))
 
+    @property
+    def refused_examples(self) -> list[RefusedExample]:
+        """The beginnings of the first refused recordings of each reason, where there was a signal to keep."""
+        sha256 = self.manifest.examples_sha256
+        return [] if sha256 is None else refused_examples(read_plain(self._checked(EXAMPLES_FILE, sha256)))
+
     @cached_property
     def groups_of_rows(self) -> npt.NDArray[np.int64]:
         """``(rows,)`` number of the row group that each row of the index lies in."""
@@ -185,6 +193,8 @@ class Corpus:
         """
         self._checked(INDEX_FILE, self.manifest.index_sha256)
         self._checked(REFUSED_FILE, self.manifest.refused_sha256)
+        if self.manifest.examples_sha256 is not None:
+            self._checked(EXAMPLES_FILE, self.manifest.examples_sha256)
         for shard in self.manifest.shards:
             self._checked(f"shards/{shard.name}", shard.sha256)
 

@@ -59,6 +59,8 @@ class Manifest(Config):
     shards: tuple[ShardFacts, ...]
     index_sha256: str
     refused_sha256: str
+    examples_sha256: str | None = None
+    """Of the refused recordings that are kept to be shown, see `examples`; null if there are none."""
     corpus_id: str = ""
 
     def identified(self) -> Manifest:

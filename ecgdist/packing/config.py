@@ -24,8 +24,8 @@ class PackConfig(Config):
     private: bool | None = None
     """Keyed ids stand for the ids of records, in the corpus and in every message, and ages end at 90; by default
     where ``ECGDIST_PATIENT_KEY`` is set."""
-    max_refused_share: float = Field(default=0.05, ge=0.0, le=1.0)
-    """Packing stops when more than this share of the listed records is refused."""
+    max_refused_share: float = Field(default=0.005, ge=0.0, le=1.0)
+    """Packing stops when more than this share of the records is refused; among fewer than 200, one is too many."""
 
     @field_validator("sources")
     @classmethod

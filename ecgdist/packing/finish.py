@@ -11,13 +11,23 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from ecgdist.corpus.codec import CODEC
-from ecgdist.corpus.corpus import INDEX_FILE, MANIFEST, REFUSED_FILE
+from ecgdist.corpus.corpus import EXAMPLES_FILE, INDEX_FILE, MANIFEST, REFUSED_FILE
+from ecgdist.corpus.examples import EXAMPLES, PER_REASON, first_of_each_reason
 from ecgdist.corpus.manifest import Manifest, SourceFacts
 from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_writer, read_plain
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.packing.plan import Plan
-from ecgdist.packing.shards import PARTS, ShardNote, note_name, part_name, record_rows, refused_name
+from ecgdist.packing.shards import (
+    PARTS,
+    ShardNote,
+    examples_name,
+    note_name,
+    part_name,
+    record_rows,
+    refused_name,
+)
 from ecgdist.record import STANDARD_LEADS
+from ecgdist.signals.rules import SETTINGS
 from ecgdist.sources import Listing
 from ecgdist.storage import Location
 
@@ -50,8 +60,15 @@ def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
         f"{refused} of {plan.num_records} records are refused, more than "
         f"max_refused_share = {plan.max_refused_share:g} allows: {counts}. "
         f"The first: {'; '.join(first)}. "
-        "Mend the files, or set max_refused_share higher to pack without them"
+        f"Mend the files, or set max_refused_share higher to pack without them: so far they are "
+        f"{refused / plan.num_records:.3g} of all{_settings(notes.values())}"
     )
+
+
+def _settings(notes: Iterable[ShardNote]) -> str:
+    """Which settings decide over the reasons of refusal."""
+    named = [f"{reason} by {SETTINGS[reason]}" for reason in sorted(_by_reason(notes)) if reason in SETTINGS]
+    return f". Rules that can be changed: {', '.join(named)}" if named else ""
 
 
 def finish(plan: Plan, notes: Sequence[ShardNote]) -> None:
@@ -82,6 +99,7 @@ def finish(plan: Plan, notes: Sequence[ShardNote]) -> None:
         shards=shards,
         index_sha256=index_sha256,
         refused_sha256=refused_sha256,
+        examples_sha256=_write_examples(plan, notes),
     ).identified()
     (out / MANIFEST).write_bytes(manifest.to_bytes())
     _tidy(plan)
@@ -136,6 +154,20 @@ def _index_parts(plan: Plan, notes: Sequence[ShardNote]) -> Iterator[pa.Table]:
 def _refused_parts(plan: Plan, notes: Sequence[ShardNote]) -> Iterator[pa.Table]:
     """The refused records of all shards, in order."""
     return _read_in_order(plan, [refused_name(note.shard) for note in notes if note.refused])
+
+
+def _write_examples(plan: Plan, notes: Sequence[ShardNote]) -> str | None:
+    """Keep the first refused recordings of each reason; their file's SHA-256, or None if there are none."""
+    found: Counter[str] = Counter()
+    names = []
+    for note in notes:
+        if any(found[reason] < PER_REASON for reason in note.examples):
+            names.append(examples_name(note.shard))
+            found.update(note.examples)
+    if not names:
+        return None
+    parts = [first_of_each_reason(pa.concat_tables(_read_in_order(plan, names)))]
+    return _join(plan.work.out / EXAMPLES_FILE, parts, EXAMPLES)
 
 
 def _read_in_order(plan: Plan, names: Sequence[str]) -> Iterator[pa.Table]:

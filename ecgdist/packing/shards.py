@@ -14,6 +14,7 @@ import numpy as np
 
 from ecgdist.config import Config
 from ecgdist.corpus.codec import encode
+from ecgdist.corpus.examples import EXAMPLES, Examples
 from ecgdist.corpus.manifest import ShardFacts
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
@@ -78,6 +79,8 @@ class ShardNote(Config):
     refused: dict[str, dict[str, int]]
     """Refused records by source and reason. Details are not kept: they may quote the file, and no free text
     enters a corpus."""
+    examples: dict[str, int]
+    """Refused recordings kept by reason."""
     facts: ShardFacts | None
     """Of the shard's file; None if every record was refused, since then there is none."""
 
@@ -90,7 +93,8 @@ class ShardNote(Config):
     def files(self) -> set[str]:
         """Paths of the files that belong to the note, relative to the corpus."""
         packed = {f"shards/{shard_name(self.shard)}", part_name(self.shard)} if self.facts else set()
-        return packed | ({refused_name(self.shard)} if self.refused else set())
+        refused = {refused_name(self.shard)} if self.refused else set()
+        return packed | refused | ({examples_name(self.shard)} if self.examples else set())
 
 
 def _readable(record_id: str) -> str:
@@ -113,6 +117,11 @@ def refused_name(number: int) -> str:
     return f"{PARTS}/{number:05d}.refused.parquet"
 
 
+def examples_name(number: int) -> str:
+    """Path of a shard's examples of refused recordings, relative to the corpus; only there if it has some."""
+    return f"{PARTS}/{number:05d}.examples.parquet"
+
+
 def note_name(number: int) -> str:
     """Path of a shard's note, relative to the corpus. It is written after everything else of the shard."""
     return f"{PARTS}/{number:05d}.json"
@@ -126,21 +135,28 @@ def build_shard(work: Work, number: int, listings: Sequence[tuple[str, Listing]]
     """
     packed: Counter[str] = Counter()
     refused: list[dict[str, str]] = []
-    groups = _groups(_rows(work, listings, packed, refused))
+    examples = Examples()
+    groups = _groups(_rows(work, listings, packed, refused, examples))
     first = next(groups, None)
     facts = None if first is None else _write(work, number, itertools.chain([first], groups))
     if refused:
         (work.out / refused_name(number)).write_bytes(plain_bytes(table(refused, REFUSED)))
+    if examples.rows:
+        (work.out / examples_name(number)).write_bytes(plain_bytes(table(examples.rows, EXAMPLES)))
     by_source: dict[str, dict[str, int]] = defaultdict(Counter)
     for item in refused:
         by_source[item["source"]][item["reason"]] += 1
-    return ShardNote(shard=number, packed=packed, refused=by_source, facts=facts)
+    return ShardNote(shard=number, packed=packed, refused=by_source, examples=examples.by_reason, facts=facts)
 
 
 def _rows(
-    work: Work, listings: Sequence[tuple[str, Listing]], packed: Counter[str], refused: list[dict[str, str]]
+    work: Work,
+    listings: Sequence[tuple[str, Listing]],
+    packed: Counter[str],
+    refused: list[dict[str, str]],
+    examples: Examples,
 ) -> Iterator[dict[str, Any]]:
-    """The rows of all records that can be packed; what becomes of each is counted in `packed` and `refused`."""
+    """The rows of all records that can be packed; what becomes of each is noted in the last three arguments."""
     for name, listing, recording in read_all(work, listings):
         try:
             if isinstance(recording, RecordRefused):
@@ -150,6 +166,8 @@ def _rows(
         except RecordRefused as refusal:
             shown = work.shown_id(name, listing.record_id)
             refused.append({"source": name, "record_id": shown, "reason": refusal.reason})
+            if isinstance(recording, Recording):
+                examples.add(name, shown, refusal.reason, recording)
             continue
         packed[name] += 1
         yield from rows

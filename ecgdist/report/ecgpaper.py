@@ -51,15 +51,21 @@ def draw_record(
         signal_mv: ``(leads, samples)`` in millivolt; NaN is not drawn. The columns share its time equally,
             2.5 s each for the usual 10 s.
         rate_hz: sampling rate.
-        leads: the name of each row; the twelve standard ones, in any order.
+        leads: the name of each row; any of the twelve standard ones, in any order. The places of others stay
+            empty.
         title: text above the traces.
-        rhythm: the lead of the strip that shows the whole recording.
+        rhythm: the lead of the strip that shows the whole recording; the first there is if it is missing.
 
     Raises:
-        DataError: if one of the twelve leads is missing.
+        DataError: if there is none of the twelve leads.
     """
-    rows = {lead: signal_mv[_row(leads, lead)] for lead in STANDARD_LEADS}
     samples = signal_mv.shape[1]
+    present = [lead for lead in STANDARD_LEADS if lead in leads]
+    if not present:
+        raise DataError(f"no lead to draw: none of {', '.join(leads)} is one of {', '.join(STANDARD_LEADS)}")
+    rows = {lead: np.full(samples, np.nan) for lead in STANDARD_LEADS}
+    rows |= {lead: signal_mv[_row(leads, lead)] for lead in present}
+    rhythm = rhythm if rhythm in present else present[0]
     edges = [round(samples * column / 4) for column in range(5)]
     lines = [STANDARD_LEADS[line::3] for line in range(3)]
     bands = [np.concatenate([rows[name] for name in names]) for names in lines]
@@ -68,7 +74,7 @@ def draw_record(
         for column, name in enumerate(names):
             start, stop = edges[column], edges[column + 1]
             sheet.trace(line, rows[name][start:stop], rate_hz, _INK, start / rate_hz)
-            sheet.name(line, name, start / rate_hz)
+            sheet.name(line, name if name in present else f"{name}: none", start / rate_hz)
             if column:
                 sheet.divider(line, start / rate_hz)
     sheet.trace(len(lines), rows[rhythm], rate_hz, _INK)
@@ -163,9 +169,14 @@ class _Sheet:
         self._text(self.width - _MARGIN, 1.5, f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV", ha="right")
 
     def trace(self, line: int, signal_mv: Signal, rate_hz: float, colour: str, start_s: float = 0.0) -> None:
-        """Draw one signal on the baseline of a strip."""
+        """Draw one signal on the baseline of a strip; what is too high for the strip leaves it and is cut off."""
         x = self.left + (start_s + np.arange(len(signal_mv)) / rate_hz) * MM_PER_S
-        self.axes.plot(x, self.baselines[line] + signal_mv * MM_PER_MV, color=colour, linewidth=0.9)
+        (trace,) = self.axes.plot(
+            x, self.baselines[line] + signal_mv * MM_PER_MV, color=colour, linewidth=0.9
+        )
+        bottom = [*self.tops[1:], _MARGIN][line]
+        strip = Rectangle((0, bottom), self.width, self.tops[line] - bottom, transform=self.axes.transData)
+        trace.set_clip_path(strip)
 
     def name(self, line: int, lead: str, start_s: float) -> None:
         """Write a lead's name at the top of its strip."""

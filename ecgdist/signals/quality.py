@@ -121,7 +121,10 @@ def _plateau_samples(reached: Mask, rate_hz: float) -> int:
 
 
 def quality_flags(signal_uv: Signal, lead_mask: Mask, measures: Measures) -> tuple[str, ...]:
-    """Sorted slugs of what a user may want to filter by, each explained in `corpus.glossary`; empty for a clean signal."""
+    """Sorted slugs of what a user may want to filter by; empty for a clean signal.
+
+    `corpus.glossary` says what each means.
+    """
     flags = []
     if measures.nan_share:
         flags.append("nan_filled")

@@ -89,12 +89,38 @@ def test_tall_complexes_get_room() -> None:
     assert draw_record(tall, RATE_HZ).get_size_inches()[1] > draw_record(calm, RATE_HZ).get_size_inches()[1]
 
 
-def test_record_without_a_value_is_a_gap_and_a_missing_lead_is_refused() -> None:
+def test_a_sample_without_a_value_is_a_gap() -> None:
     signal = steps_mv()
-    signal[3] = np.nan
-    assert png(draw_record(signal, RATE_HZ))[:4] == b"\x89PNG"
-    with pytest.raises(DataError, match="lead V6 is not in this recording"):
-        draw_record(signal[:11], RATE_HZ, STANDARD_LEADS[:11])
+    signal[1, 100:200] = np.nan
+    figure = draw_record(signal, RATE_HZ)
+    drawn = np.asarray(longest(figure).get_ydata())
+    assert np.flatnonzero(np.isnan(drawn)).tolist() == list(range(100, 200))
+    assert png(figure)[:4] == b"\x89PNG"
+
+
+def test_leads_that_are_missing_leave_their_places_empty() -> None:
+    figure = draw_record(steps_mv()[[6, 10]], RATE_HZ, ("V1", "V5"))
+    names = [text.get_text() for text in figure.axes[0].texts]
+    assert [name for name in names if name.endswith(": none")] == [
+        f"{lead}: none" for lead in ("I", "aVR", "V4", "II", "aVL", "V2", "III", "aVF", "V3", "V6")
+    ]
+    assert [name for name in names if name in STANDARD_LEADS] == ["V1", "V5", "V1"]
+    traces = [line for line in figure.axes[0].lines if len(line.get_data()[0]) >= 625]
+    assert sum(bool(np.isfinite(np.asarray(line.get_ydata())).any()) for line in traces) == 3
+    with pytest.raises(DataError, match="no lead to draw: none of RESP"):
+        draw_record(steps_mv()[:1], RATE_HZ, ("RESP",))
+
+
+def test_what_is_too_high_for_its_strip_does_not_run_into_others() -> None:
+    signal = steps_mv()
+    signal[1] *= 30
+    figure = draw_record(signal, RATE_HZ)
+    (rhythm,) = [line for line in figure.axes[0].lines if len(line.get_data()[0]) == 2500]
+    box = rhythm.get_clip_box()
+    assert box is not None
+    height_mm = box.height / figure.dpi * 25.4
+    assert height_mm == pytest.approx(45)  # 40 mm above the baseline, as much as a strip gets, and 5 below
+    assert np.nanmax(on_paper_mm(figure, rhythm)[:, 1]) > box.y1 / figure.dpi * 25.4
 
 
 def test_reconstruction_is_drawn_in_hidden_slots_only_and_they_are_shaded() -> None:
