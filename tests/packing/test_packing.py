@@ -237,7 +237,7 @@ def test_two_folders_of_one_kind_keep_apart_names(ray_cluster: None, tmp_path: P
         ([], "name at least one source as KIND=URI"),
         (["/data/ptb-xl"], "'/data/ptb-xl' is not of the form KIND=URI"),
         (["ptbxl="], "is not of the form KIND=URI"),
-        (["holter=/data"], "unknown source kind 'holter'; use one of ptbxl, wfdb"),
+        (["holter=/data"], "unknown source kind 'holter'; use one of ptbxl, ptbxl100"),
     ],
 )
 def test_sources_are_written_as_kind_and_uri(tmp_path: Path, sources: list[str], message: str) -> None:
