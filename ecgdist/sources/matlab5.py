@@ -2,8 +2,8 @@
 
 `scipy.io.loadmat` reads far more than that, and a damaged file can make its compiled code crash the process,
 which a packing job cannot count as one refused record. This reader knows numeric matrices only, plain or
-compressed, and checks every length; what is compressed may not unpack to more than `MAX_BYTES`. Layout:
-MathWorks, "MAT-File Format", level 5.
+compressed, and checks every length; what is compressed may not unpack to more than a limit. Layout: MathWorks,
+"MAT-File Format", level 5.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 MAGIC = b"MATLAB 5.0 MAT-file"
 
 MAX_BYTES = 2**28
-"""Most bytes of a file, and of a compressed element when it is unpacked: an hour of twelve float64 leads."""
+"""Most bytes of a file, and of a compressed element when it is unpacked, unless the caller knows better."""
 
 _HEADER_BYTES = 128
 _MATRIX = 14
@@ -29,22 +29,27 @@ _NUMERIC_CLASSES = range(6, 16)  # double, single, int8 ... uint64
 _COMPLEX = 0x0800
 
 
-def read_matrix(content: bytes, name: str) -> npt.NDArray[Any]:
+def read_matrix(content: bytes, name: str, max_bytes: int = MAX_BYTES) -> npt.NDArray[Any]:
     """The real numeric matrix `name`, shape (rows, columns), in the number type that it is stored in.
+
+    Args:
+        content: the file.
+        name: of the variable.
+        max_bytes: most bytes of the file, and of a compressed element when it is unpacked.
 
     Raises:
         ValueError: if the file holds no such matrix or is damaged.
     """
     if not content.startswith(MAGIC) or len(content) < _HEADER_BYTES:
         raise ValueError("not a MATLAB 5 file")
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"the file has more than {MAX_BYTES} bytes")
+    if len(content) > max_bytes:
+        raise ValueError(f"the file has more than {max_bytes} bytes")
     order = {b"IM": "<", b"MI": ">"}.get(content[126:128])
     if order is None:
         raise ValueError("the MATLAB 5 header has no byte order")
     for kind, payload in _elements(content[_HEADER_BYTES:], order):
         if kind == _COMPRESSED:
-            kind, payload = next(_elements(_decompress(payload), order), (0, b""))
+            kind, payload = next(_elements(_decompress(payload, max_bytes), order), (0, b""))
         if kind != _MATRIX:
             continue
         found, values = _matrix(payload, order)
@@ -70,14 +75,14 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
         start = end
 
 
-def _decompress(payload: bytes) -> bytes:
+def _decompress(payload: bytes, max_bytes: int) -> bytes:
     unpacker = zlib.decompressobj()
     try:
-        content = unpacker.decompress(payload, MAX_BYTES)
+        content = unpacker.decompress(payload, max_bytes)
     except zlib.error as error:
         raise ValueError(f"a compressed element is damaged: {error}") from error
     if not unpacker.eof:
-        state = "unpacks to too much" if len(content) == MAX_BYTES else "is cut short"
+        state = f"unpacks to more than {max_bytes} bytes" if len(content) == max_bytes else "is cut short"
         raise ValueError(f"a compressed element {state}")
     return content
 

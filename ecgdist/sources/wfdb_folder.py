@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ecgdist.errors import DataError
+from ecgdist.errors import DataError, RecordRefused
 from ecgdist.record import Recording, Sex
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.wfdb_header import comment_fields, named_files, parse_age, parse_labels, parse_sex
-from ecgdist.sources.wfdb_record import read_wfdb
+from ecgdist.sources.wfdb_record import header_bytes, read_wfdb
 
 _HEADER = ".hea"
 _SIGNAL_SUFFIXES = (".dat", ".mat", ".flac")
@@ -74,7 +75,8 @@ class WfdbFolder(Source):
         for key in headers:
             folder = key.rpartition("/")[0]
             if folder in stray:
-                beside[folder] |= named_files((self.root / f"{key}{_HEADER}").read_bytes())
+                with suppress(RecordRefused):  # which reading the record will say
+                    beside[folder] |= named_files(header_bytes(self.root, key))
         return {
             "/".join(filter(None, (folder, base.rpartition(".")[0])))
             for folder, bases in stray.items()

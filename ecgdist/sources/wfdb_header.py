@@ -26,12 +26,12 @@ MAX_RATE_HZ = 100_000.0
 _DEFAULT_RATE_HZ = 250.0
 _DEFAULT_GAIN = 200.0
 _DEFAULT_UNIT = "mV"
-_MOST_DIGITS = 12
+_MOST_DIGITS = 18
 
 # name[/segments] leads [rate[/counter] [samples]] [time and date, which are not used]
 _RECORD_LINE = re.compile(
     r"(?P<name>[^\s/]+)(?P<segments>/\d+)?\s+(?P<leads>\d+)"
-    r"(?:\s+(?P<rate>\d+\.?\d*)(?:/\S*)?(?:\s+(?P<samples>\d+))?)?(?:\s+(?P<rest>\S.*))?"
+    r"(?:\s+(?P<rate>\d++(?:\.\d*+)?)(?:/\S*)?(?:\s+(?P<samples>\d+))?)?(?:\s+(?P<rest>\S.*))?"
 )
 # file format[xsamples_per_frame][:skew][+byte_offset] ...
 _SIGNAL_LINE = re.compile(r"(\S+)\s+(\d+)(?:x(\d+))?(?::(\d+))?(?:\+(\d+))?(?:\s+(.*))?")

@@ -8,6 +8,8 @@ or a folder anywhere: links are how data managers keep archives, and no content 
 from __future__ import annotations
 
 import math
+import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,8 +32,13 @@ MAX_VALUES = 2**27
 _MICROVOLT_PER_STEP = (1e-6, 1e6)
 """One digital unit is at least a millionth of a microvolt and at most a volt; else the gain is wrong."""
 
-# MATLAB files from version 5 on start with this. Those of version 4 are plain WFDB with 24 bytes to skip.
+# MATLAB files from version 5 on start with this. Those of version 4 are plain WFDB with 24 bytes to skip: type,
+# rows, columns, whether imaginary, length of the name, and the name. 30: 16-bit integers, low byte first.
 _MATLAB = b"MATLAB "
+_MATLAB_4 = struct.Struct("<5i")
+_MATLAB_4_INT16 = 30
+_MATLAB_OTHER_BYTES = 2**24
+"""What a MATLAB 5 file may hold beside the samples that its header announces."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ def read_wfdb(root: Location, key: str) -> WfdbRecord:
             ``truncated_signal``, ``unreadable_signal``, ``checksum`` or ``unknown_unit``.
         StorageError: if the storage itself fails.
     """
-    header = parse_header(_header_bytes(root, key))
+    header = parse_header(header_bytes(root, key))
     _check_layout(header)
     folder = root / key.rpartition("/")[0] if "/" in key else root
     digital = _read_digital(header, {name: _beside(folder, name) for name in header.files})
@@ -74,13 +81,30 @@ def read_wfdb(root: Location, key: str) -> WfdbRecord:
     )
 
 
-def _header_bytes(root: Location, key: str) -> bytes:
+def header_bytes(root: Location, key: str) -> bytes:
+    """The header ``root/key.hea``, or as much of it as is enough to refuse it.
+
+    Raises:
+        RecordRefused: ``missing_header``.
+        StorageError: if the storage itself fails.
+    """
     header = root / f"{key}.hea"
     try:
+        if not header.is_s3 and _is_special(Path(header.uri)):
+            raise RecordRefused("missing_header", f"{header} is a device or a pipe, not a file")
         with header.open() as file:
             return file.read(MAX_HEADER_BYTES + 1)
     except MissingFileError:
         raise RecordRefused("missing_header", f"{header} does not exist") from None
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this is a device or a pipe: opening or reading one may never end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False  # opening it will say what is wrong
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _check_layout(header: Header) -> None:
@@ -104,7 +128,6 @@ def _check_layout(header: Header) -> None:
 def _beside(folder: Location, name: str) -> Location:
     """The signal file that a header names, in the header's own folder."""
     file = folder / name
-    # Opening a device or a pipe would never end.
     if "/" in name or "\\" in name or not (file.is_s3 or Path(file.uri).is_file()):
         raise _missing(folder, name)
     return file
@@ -154,12 +177,33 @@ def _read_leads(header: Header, name: str, file: BinaryIO, num_frames: int | Non
         num_frames = _frames_in(header, name, file)
     num_values = num_frames * per_frame
     needed = _bytes_of(first.format, num_values)
+    if file.seek(0, 2) < first.byte_offset + needed:  # before memory is taken for what is not there
+        raise _truncated(name, file, first.byte_offset + needed)
+    _check_matlab_4(header, name, file)
     file.seek(first.byte_offset)
     content = file.read(needed)
-    if len(content) < needed:
-        raise _truncated(name, file, first.byte_offset + needed)
     frames = decode(content, first.format, num_values).reshape(num_frames, len(rows), -1)
     return np.ascontiguousarray(frames.transpose(1, 0, 2)).reshape(len(rows), -1)
+
+
+def _check_matlab_4(header: Header, name: str, file: BinaryIO) -> None:
+    """Refuse a MATLAB 4 matrix of our leads whose numbers are not of the type that the WFDB header says."""
+    rows = header.files[name]
+    first = header.signals[rows[0]]
+    if first.format != "16" or first.byte_offset <= _MATLAB_4.size:
+        return
+    file.seek(0)
+    start = file.read(_MATLAB_4.size)
+    if len(start) < _MATLAB_4.size:
+        return
+    number_type, num_rows, num_columns, imaginary, _ = _MATLAB_4.unpack(start)
+    if (num_rows, num_columns) != (len(rows), header.num_samples):
+        return
+    if number_type != _MATLAB_4_INT16 or imaginary:
+        detail = (
+            f"{name} is a MATLAB 4 file of number type {number_type}; 16-bit integers are {_MATLAB_4_INT16}"
+        )
+        raise RecordRefused("unknown_format", detail)
 
 
 def _frames_in(header: Header, name: str, file: BinaryIO) -> int:
@@ -204,7 +248,8 @@ def _truncated(name: str, file: BinaryIO, needed: int) -> RecordRefused:
 def _read_matlab(header: Header, name: str, file: BinaryIO) -> Digital:
     """``(leads, samples)`` of a record whose one file is a MATLAB 5 file with such a variable ``val``."""
     file.seek(0)
-    content = file.read(matlab5.MAX_BYTES + 1)
+    max_bytes = _matlab_bytes(header)
+    content = file.read(max_bytes + 1)
     if len(header.files) > 1 or not content.startswith(matlab5.MAGIC):
         detail = (
             f"{name}: a MATLAB file can be read if it is of version 4, or of version 5 and the only one; "
@@ -212,7 +257,7 @@ def _read_matlab(header: Header, name: str, file: BinaryIO) -> Digital:
         )
         raise RecordRefused("unknown_format", detail)
     try:
-        values = matlab5.read_matrix(content, "val")
+        values = matlab5.read_matrix(content, "val", max_bytes)
     except ValueError as error:
         raise RecordRefused("unreadable_signal", f"{name}: {error}") from error
     if len(values) != len(header.signals):
@@ -223,6 +268,13 @@ def _read_matlab(header: Header, name: str, file: BinaryIO) -> Digital:
         detail = f"{name} has {values.shape[1]} samples; its header says {num_samples}"
         raise RecordRefused("truncated_signal", detail)
     return values[:, :num_samples]
+
+
+def _matlab_bytes(header: Header) -> int:
+    if header.num_samples is None:
+        return matlab5.MAX_BYTES
+    num_values = header.num_samples * sum(signal.samples_per_frame for signal in header.signals)
+    return _MATLAB_OTHER_BYTES + 8 * num_values
 
 
 def _check_sums(header: Header, digital: Sequence[Digital]) -> None:
