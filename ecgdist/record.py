@@ -114,6 +114,26 @@ def arrange_leads(
     return arranged, present
 
 
+def derive_limb_leads(
+    signal: npt.NDArray[np.floating], leads: tuple[str, ...]
+) -> tuple[npt.NDArray[np.floating], tuple[str, ...]]:
+    """Add the four limb leads that follow from I and II.
+
+    Einthoven's law gives III = II - I; Goldberger's leads are aVR = -(I + II) / 2, aVL = I - II / 2 and
+    aVF = II - I / 2 (Malmivuo and Plonsey, Bioelectromagnetism, 1995, chapter 15).
+
+    Args:
+        signal: ``(leads, samples)``.
+        leads: the name of each row; I and II among them, the other four not.
+
+    Returns:
+        ``(leads + 4, samples)`` and its lead names.
+    """
+    one, two = signal[leads.index("I")], signal[leads.index("II")]
+    derived = np.stack([two - one, -(one + two) / 2, one - two / 2, two - one / 2])
+    return np.concatenate([signal, derived]), (*leads, "III", "aVR", "aVL", "aVF")
+
+
 def mask_to_bits(present: npt.NDArray[np.bool_]) -> int:
     """A ``(12,)`` lead mask as an integer: bit i is set where lead i is present."""
     return int(sum(1 << i for i, on in enumerate(present) if on))

@@ -9,10 +9,17 @@ from ecgdist.errors import ConfigError
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.challenge import ChapmanNingbo, Cpsc2018, Georgia
 from ecgdist.sources.challenge2021 import Challenge2021
+from ecgdist.sources.code15 import Code15
+from ecgdist.sources.hdf5_folder import Hdf5Folder
+from ecgdist.sources.ikem import Ikem
 from ecgdist.sources.incart import Incart
 from ecgdist.sources.mimic import MimicEcg
+from ecgdist.sources.npy_folder import NpyFolder
 from ecgdist.sources.ptb import Ptb
 from ecgdist.sources.ptbxl import PtbXl, PtbXl100
+from ecgdist.sources.samitrop import SamiTrop
+from ecgdist.sources.sph import Sph
+from ecgdist.sources.ukbiobank import UkBiobank
 from ecgdist.sources.wfdb_folder import WfdbFolder
 from ecgdist.storage import Location
 
@@ -26,7 +33,14 @@ SOURCES: dict[str, type[Source]] = {
     "cpsc2018": Cpsc2018,
     "ptb": Ptb,
     "incart": Incart,
+    "code15": Code15,
+    "ikem": Ikem,
+    "samitrop": SamiTrop,
+    "sph": Sph,
+    "ukbiobank": UkBiobank,
     "wfdb": WfdbFolder,
+    "npy": NpyFolder,
+    "hdf5": Hdf5Folder,
 }
 
 __all__ = ["SOURCES", "Listing", "Source", "open_source"]
