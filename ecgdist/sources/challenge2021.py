@@ -55,6 +55,7 @@ class Challenge2021(WfdbFolder):
         f"{CHALLENGE_2020}"
     )
     renamed: ClassVar[Mapping[str, str]] = RENAMED
+    in_flight: ClassVar[int] = 8  # of the half hours of INCART, too, which take 44 MB each when they are read
 
     def list_records(self) -> list[Listing]:
         found = super().list_records()

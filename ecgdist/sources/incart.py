@@ -35,6 +35,7 @@ class Incart(NamedFolder):
         "Tihonenko V, Khaustov A, Ivanov S, Rivin A, Yakushenko E. St Petersburg INCART 12-lead Arrhythmia "
         "Database (version 1.0.0). PhysioNet (2008). https://doi.org/10.13026/C2V88N"
     )
+    in_flight: ClassVar[int] = 4  # a record takes 44 MB when it is read
     record_name: ClassVar[re.Pattern[str]] = re.compile(r"I\d{2}")
     example: ClassVar[str] = "I01"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +21,9 @@ from ecgdist.sources.wfdb_record import header_bytes, read_wfdb
 
 _HEADER = ".hea"
 _SIGNAL_SUFFIXES = (".dat", ".mat", ".flac")
+
+# In a bucket it is the answers that take time; a folder of the Challenge has a thousand headers.
+_HEADERS_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,27 @@ class WfdbFolder(Source):
             if f"{dot}{suffix}" in _SIGNAL_SUFFIXES and stem not in stems:
                 folder, _, base = name.rpartition("/")
                 stray[folder].append(base)
-        beside: dict[str, set[str]] = defaultdict(set)
-        for key in headers:
-            folder = key.rpartition("/")[0]
-            if folder in stray:
-                with suppress(RecordRefused):  # which reading the record will say
-                    beside[folder] |= named_files(header_bytes(self.root, key))
+        beside = self._named_by_headers([key for key in headers if key.rpartition("/")[0] in stray])
         return {
             "/".join(filter(None, (folder, base.rpartition(".")[0])))
             for folder, bases in stray.items()
             for base in bases
-            if base not in beside[folder]
+            if base not in beside.get(folder, ())
         }
+
+    def _named_by_headers(self, headers: Sequence[str]) -> Mapping[str, set[str]]:
+        """Names of the files, by folder, that these headers may point to."""
+        named: dict[str, set[str]] = defaultdict(set)
+        with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            for key, names in zip(headers, pool.map(self._named_by_header, headers), strict=True):
+                named[key.rpartition("/")[0]] |= names
+        return named
+
+    def _named_by_header(self, key: str) -> set[str]:
+        try:
+            return named_files(header_bytes(self.root, key))
+        except RecordRefused:  # which reading the record will say
+            return set()
 
     def _signal_stem(self, header: str) -> str:
         folder, slash, name = header.rpartition("/")
