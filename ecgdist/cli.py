@@ -21,6 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+plan_app = typer.Typer(help="What a job will take: hours, bytes and workers.", no_args_is_help=True)
+app.add_typer(plan_app, name="plan")
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
 
@@ -33,6 +35,9 @@ Set = Annotated[
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and print the resolved configuration, do nothing.")
+]
+Sources = Annotated[
+    list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -81,9 +86,7 @@ def demo(
 @app.command()
 @_reported
 def pack(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")
-    ],
+    sources: Sources,
     out: Annotated[str | None, typer.Option(help="Folder of the corpus, local or s3://.")] = None,
     exclude: Exclude = None,
     private: Private = None,
@@ -107,6 +110,36 @@ def pack(
         )
 
 
+@plan_app.command("pack")
+@_reported
+def plan_pack(
+    sources: Sources,
+    out: Annotated[str, typer.Option(help="Folder of the corpus; nothing is written to it.")] = "corpus",
+    workers: Annotated[int | None, typer.Option(min=1, help="Cores; default those of this machine.")] = None,
+    sample: Annotated[int, typer.Option(min=1, help="Records of each source that are read and packed.")] = 64,
+    seed: Annotated[int, typer.Option(help="Of the choice of those records.")] = 0,
+    exclude: Exclude = None,
+    private: Private = None,
+    as_json: AsJson = False,
+    overrides: Set = None,
+) -> None:
+    """Hours, bytes, workers and refusals of a packing, reckoned from a random sample of every source."""
+    from ecgdist.packing import PackConfig
+    from ecgdist.packing.estimate import estimate_packing, sentences, tables
+
+    file, pairs = _file_and_pairs(sources)
+    flags = _flags(overrides, sources=pairs, exclude=exclude, private=private)
+    config = load(PackConfig, file, flags, defaults={"out": out})
+    estimate = estimate_packing(config, workers, sample, seed)
+    if as_json:
+        print(estimate.model_dump_json(indent=1))
+        return
+    for sentence in sentences(estimate):
+        _say(sentence)
+    for table in tables(estimate):
+        out_console.print(table)
+
+
 @app.command()
 @_reported
 def inspect(
@@ -115,6 +148,9 @@ def inspect(
     verify: Annotated[
         bool, typer.Option("--verify", help="Also compare every file with its sha256.")
     ] = False,
+    html: Annotated[
+        str | None, typer.Option(help="Write the whole report, with ECGs and duplicates, to this HTML file.")
+    ] = None,
 ) -> None:
     """Counts of a corpus by source, label, split, lead, quality and reason of refusal."""
     from ecgdist.corpus import Corpus
@@ -123,6 +159,14 @@ def inspect(
     opened = Corpus(corpus)
     if verify:
         opened.verify()
+    if html is not None:
+        from ecgdist.report.corpus import write_corpus_report
+        from ecgdist.storage import Location
+
+        written = write_corpus_report(opened, Location.of(html))
+        if not as_json:
+            _say(f"report written to {written}")
+            return
     summary = summarise(opened)
     if as_json:
         print(summary.model_dump_json(indent=1))
