@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,46 @@ def test_the_fingerprint_tells_keys_apart_and_gives_none_away(monkeypatch: pytes
 
 def test_a_short_key_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ECGDIST_PATIENT_KEY", "hunter2")
-    with pytest.raises(ConfigError, match="has 7 characters; give at least 16 random ones") as caught:
+    with pytest.raises(ConfigError, match="the key has 7 characters; give at least 16 random ones") as caught:
         PatientHasher.from_environment()
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.fixture
+def key_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file with the key and a line end, named by the environment."""
+    path = tmp_path / "key"
+    path.write_bytes(SECRET + b"\n")
+    path.chmod(0o600)
+    monkeypatch.delenv("ECGDIST_PATIENT_KEY", raising=False)
+    monkeypatch.setenv("ECGDIST_PATIENT_KEY_FILE", str(path))
+    return path
+
+
+def test_a_key_in_a_file_is_the_same_key(key_file: Path) -> None:
+    assert PatientHasher.from_environment() == PatientHasher(SECRET)
+
+
+def test_a_key_given_twice_is_refused(key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ECGDIST_PATIENT_KEY", SECRET.decode())
+    with pytest.raises(ConfigError, match="are both set"):
+        PatientHasher.from_environment()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o604, 0o602])
+def test_a_key_file_that_everybody_can_read_is_refused(key_file: Path, mode: int) -> None:
+    key_file.chmod(mode)
+    with pytest.raises(ConfigError, match="can be read by everybody; chmod 600 or 640 it"):
+        PatientHasher.from_environment()
+
+
+@pytest.mark.parametrize("content", [b"", b"hunter2\n", b"\xff\xfe" * 20, None])
+def test_a_file_without_a_key_is_refused_without_showing_it(key_file: Path, content: bytes | None) -> None:
+    if content is None:
+        key_file.unlink()
+    else:
+        key_file.write_bytes(content)
+    with pytest.raises(ConfigError, match="ECGDIST_PATIENT_KEY_FILE") as caught:
+        PatientHasher.from_environment()
+    assert "hunter2" not in str(caught.value)
+    assert str(key_file) not in str(caught.value)
