@@ -7,7 +7,9 @@ What the listing knows of a record travels in that record's `Listing`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -51,6 +53,8 @@ class Source(ABC):
         licence: licence of the data, as its publisher states it.
         citation: what to cite, with DOI.
         dataset: the data set that patient ids, folds and codes belong to; two layouts of one data set share it.
+        in_flight: recordings that `read_many` reads at the same time from a bucket, and so holds at most; fewer
+            suit a source of long recordings.
         root: the folder.
     """
 
@@ -58,6 +62,7 @@ class Source(ABC):
     licence: ClassVar[str]
     citation: ClassVar[str]
     dataset: ClassVar[str]
+    in_flight: ClassVar[int] = 16
 
     def __init__(self, root: Location) -> None:
         self.root = root
@@ -86,16 +91,33 @@ class Source(ABC):
         """What `read_record` gives or raises for each of the listings, in their order.
 
         A source whose files hold many records opens each file once here. At most a few recordings are held at a
-        time, however many are asked for.
+        time, however many are asked for. Records in a bucket are read a few at once: there it is the answers that
+        take time, not the bytes.
 
         Raises:
             StorageError: if the storage itself fails.
         """
-        for listing in listings:
+        if not self.root.is_s3:
+            yield from map(self._outcome, listings)
+            return
+        ahead: deque[Future[Recording | RecordRefused]] = deque()
+        with ThreadPoolExecutor(self.in_flight, thread_name_prefix="ecgdist-read") as pool:
             try:
-                yield self.read_record(listing)
-            except RecordRefused as refused:
-                yield refused
+                for listing in listings:
+                    ahead.append(pool.submit(self._outcome, listing))
+                    if len(ahead) == self.in_flight:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:  # after an error, or when nobody wants the rest: what has begun is waited for
+                pool.shutdown(cancel_futures=True)
+
+    def _outcome(self, listing: Listing) -> Recording | RecordRefused:
+        """What `read_record` gives or raises."""
+        try:
+            return self.read_record(listing)
+        except RecordRefused as refused:
+            return refused
 
     @abstractmethod
     def _read(self, listing: Listing) -> Recording:
