@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from ecgdist.sources.labels import age_in_years, canonical
+from ecgdist.sources.labels import age_in_years, canonical, diagnoses
 from ecgdist.sources.named_folder import NamedFolder
 from ecgdist.sources.wfdb_folder import Details
-from ecgdist.sources.wfdb_header import comment_fields, parse_labels, parse_sex
+from ecgdist.sources.wfdb_header import comment_fields, parse_sex
 
 CHALLENGE_2020 = (
     "Perez Alday EA et al. Classification of 12-lead ECGs: the PhysioNet/Computing in Cardiology Challenge 2020. "
@@ -32,7 +32,7 @@ def challenge_details(comments: Sequence[str]) -> Details:
     return Details(
         age=age_in_years(fields.get("age")),
         sex=parse_sex(fields.get("sex")),
-        labels=canonical(parse_labels(fields.get("dx"))),
+        labels=canonical(diagnoses(fields.get("dx"))),
     )
 
 

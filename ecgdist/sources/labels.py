@@ -1,4 +1,4 @@
-"""Labels and ages of the PhysioNet/CinC Challenges 2020 and 2021, in one vocabulary.
+"""Labels and ages of the PhysioNet/CinC Challenges 2020 and 2021: codes only, and in one vocabulary.
 
 The same ECG carries SNOMED CT codes in one release and the nine abbreviations of CPSC 2018 in another, and some
 codes are two names of one finding. Here every finding has one code, so that a task names it once.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ecgdist.sources.wfdb_header import parse_age
+from ecgdist.sources.wfdb_header import parse_age, parse_labels
+
+_SNOMED = "snomed:"
 
 # What the Challenge wrote for each abbreviation when it issued the same records again (A0001 to A6877).
 _OF_CPSC = {
@@ -31,6 +33,38 @@ _EQUAL = {
     "snomed:17338001": "snomed:427172004",  # ventricular premature beats
     "snomed:733534002": "snomed:164909002",  # complete left bundle branch block
 }
+
+
+# Tables of Verhoeff's check digit, by which SNOMED CT codes end (SNOMED CT Release File Specifications, chapter 6).
+_DIHEDRAL = (
+    "0123456789", "1234067895", "2340178956", "3401289567", "4012395678",
+    "5987604321", "6598710432", "7659821043", "8765932104", "9876543210",
+)  # fmt: skip
+_PERMUTATION = (
+    "0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258",
+)  # fmt: skip
+_CONCEPT_PARTITIONS = ("00", "10")
+_MOST_DIGITS = 18
+
+
+def diagnoses(text: str | None) -> tuple[str, ...]:
+    """Codes of a ``Dx`` comment as `parse_labels` reads them, without numbers that are no SNOMED CT code.
+
+    A record number or a date among the codes is no label: by its check digit and the two digits before, a number is
+    taken for a code by chance once in 500 times.
+    """
+    labels = parse_labels(text)
+    return tuple(
+        label for label in labels if not label.startswith(_SNOMED) or _is_concept(label[len(_SNOMED) :])
+    )
+
+
+def _is_concept(code: str) -> bool:
+    """Whether this is a SNOMED CT identifier of a concept; all 133 of the Challenge 2021 are."""
+    check = 0
+    for place, digit in enumerate(reversed(code)):
+        check = int(_DIHEDRAL[check][int(_PERMUTATION[place % 8][int(digit)])])
+    return check == 0 and 6 <= len(code) <= _MOST_DIGITS and code[-3:-1] in _CONCEPT_PARTITIONS
 
 
 def canonical(labels: Iterable[str]) -> tuple[str, ...]:

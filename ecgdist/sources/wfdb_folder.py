@@ -16,7 +16,8 @@ from typing import ClassVar
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.record import Recording, Sex
 from ecgdist.sources.base import Listing, Source
-from ecgdist.sources.wfdb_header import comment_fields, named_files, parse_age, parse_labels, parse_sex
+from ecgdist.sources.labels import diagnoses
+from ecgdist.sources.wfdb_header import comment_fields, named_files, parse_age, parse_sex
 from ecgdist.sources.wfdb_record import header_bytes, read_wfdb
 
 _HEADER = ".hea"
@@ -121,5 +122,5 @@ class WfdbFolder(Source):
         return Details(
             age=parse_age(fields.get("age")),
             sex=parse_sex(fields.get("sex")),
-            labels=parse_labels(fields.get("dx")),
+            labels=diagnoses(fields.get("dx")),
         )

@@ -13,7 +13,7 @@ from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS, Recording
 from ecgdist.sources import Source, open_source
 from tests.sources.contract import SourceContract, read_all
-from tests.sources.made import make_record, real_ecg
+from tests.sources.made_wfdb import make_record, real_ecg
 
 DATA = Path(__file__).parents[1] / "data"
 GEORGIA = DATA / "wfdb" / "georgia" / "E07500"

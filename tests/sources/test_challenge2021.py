@@ -14,7 +14,7 @@ from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.sources import Source, open_source
 from tests.sources.contract import SourceContract, read_all
-from tests.sources.made import make_record, real_ecg
+from tests.sources.made_wfdb import make_record, real_ecg
 from tests.sources.test_challenge import CPSC, DATA, GEORGIA, ORPHAN, copy_record, edit
 
 REAL = DATA / "challenge2021"

@@ -12,7 +12,7 @@ from ecgdist.preprocessing import PackStep
 from ecgdist.record import Recording
 from ecgdist.sources import Source, open_source
 from tests.sources.contract import SourceContract, read_all
-from tests.sources.made import make_record, real_ecg
+from tests.sources.made_wfdb import make_record, real_ecg
 
 LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")
 COMMENTS = (

@@ -12,7 +12,7 @@ from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.sources import Listing, Source, open_source
 from tests.sources.contract import SourceContract, read_all
-from tests.sources.made import make_record, real_ecg
+from tests.sources.made_wfdb import make_record, real_ecg
 
 PUBLISHED_LEADS = ("I", "II", "III", "aVR", "aVF", "aVL", "V1", "V2", "V3", "V4", "V5", "V6")
 PUBLISHED_ROWS = [STANDARD_LEADS.index(lead) for lead in PUBLISHED_LEADS]

@@ -14,7 +14,7 @@ import wfdb
 from ecgdist.errors import DataError
 from ecgdist.sources import Listing, Source, open_source
 from tests.sources.contract import SourceContract, read_all
-from tests.sources.made import make_record, real_ecg
+from tests.sources.made_wfdb import make_record, real_ecg
 
 DATA = Path(__file__).parents[1] / "data" / "ptb-xl"
 LEADS = ("I", "II", "III", "AVR", "AVL", "AVF", "V1", "V2", "V3", "V4", "V5", "V6")

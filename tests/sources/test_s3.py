@@ -13,7 +13,7 @@ from ecgdist.record import STANDARD_LEADS
 from ecgdist.sources import open_source
 from ecgdist.storage import Location
 from tests.sources.contract import read_all
-from tests.sources.made import make_record, real_ecg
+from tests.sources.made_wfdb import make_record, real_ecg
 
 DATA = Path(__file__).parents[1] / "data"
 
