@@ -13,7 +13,7 @@ from ecgdist.objectives.hybrid import ObjectiveConfig
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _LIMITS = """## Limits
 

@@ -1,8 +1,9 @@
 """What is published: weights, the preprocessing that belongs to them, and a card; loaded anywhere, strictly.
 
 A model folder holds ``model.safetensors`` (the encoder, fp32), ``config.json`` (encoder, preprocessing,
-provenance), ``README.md`` (the card) and ``pretraining_patients.parquet`` (hashed keys of the patients it has
-seen, so that an evaluation can prove that it tests on others).
+provenance), ``README.md`` (the card), and what it has seen, so that an evaluation can prove that it tests on
+something else: ``pretraining_patients.parquet`` (hashed keys) and ``pretraining_waveforms.safetensors``
+(fingerprints).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import torch
 from safetensors import SafetensorError
+from safetensors.numpy import load as load_arrays
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,14 +32,20 @@ from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import FORMAT_VERSION, ModelConfig, model_card
 from ecgdist.models.vit import VitEncoder
 from ecgdist.preprocessing import Preprocessing
+from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 from ecgdist.storage import Location
 
-WEIGHTS, CONFIG, CARD, PATIENTS = (
+WEIGHTS, CONFIG, CARD, PATIENTS, WAVEFORMS = (
     "model.safetensors",
     "config.json",
     "README.md",
     "pretraining_patients.parquet",
+    "pretraining_waveforms.safetensors",
 )
+_FINGERPRINTS = "fingerprints"
+
+Fingerprints = npt.NDArray[np.uint8]
+_NO_FINGERPRINTS: Fingerprints = np.zeros((0, FINGERPRINT_BYTES), dtype=np.uint8)
 
 
 class Model:
@@ -47,12 +56,19 @@ class Model:
         encoder: in evaluation mode, without gradients.
         model_hash: sha256 of its weights, or of the seed of untrained ones.
         patients: hashed keys of the patients that it was trained on.
+        waveforms: ``(n, FINGERPRINT_BYTES)``, distinct fingerprints of the ECGs that it was trained on.
     """
 
     def __init__(
-        self, config: ModelConfig, encoder: VitEncoder, model_hash: str, patients: frozenset[str]
+        self,
+        config: ModelConfig,
+        encoder: VitEncoder,
+        model_hash: str,
+        patients: frozenset[str] = frozenset(),
+        waveforms: Fingerprints = _NO_FINGERPRINTS,
     ) -> None:
-        self.config, self.model_hash, self.patients = config, model_hash, patients
+        self.config, self.model_hash = config, model_hash
+        self.patients, self.waveforms = patients, waveforms
         self.encoder = encoder.eval().requires_grad_(False)
 
     @property
@@ -131,17 +147,22 @@ class Model:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = VitEncoder(self.config.encoder)
-        return Model(self.config, encoder, f"untrained, seed {seed}", frozenset())
+        return Model(self.config, encoder, f"untrained, seed {seed}")
 
 
 def save_model(
-    where: Location, config: ModelConfig, weights: dict[str, Tensor], patients: Sequence[str]
+    where: Location,
+    config: ModelConfig,
+    weights: dict[str, Tensor],
+    patients: Sequence[str],
+    waveforms: Fingerprints,
 ) -> None:
     """Write a model folder; ``config.json`` comes last, so that a half-written folder is none.
 
     Args:
         weights: the encoder's, named as in `VitEncoder`.
         patients: hashed keys of the patients trained on.
+        waveforms: ``(n, FINGERPRINT_BYTES)`` fingerprints of the ECGs trained on.
 
     Raises:
         DataError: if `weights` do not fit the encoder of `config`.
@@ -155,7 +176,13 @@ def save_model(
     known = plain_bytes(pa.table({"patient_key": pa.array(sorted(set(patients)), pa.string())}))
     (where / PATIENTS).write_bytes(known)
     (where / CARD).write_bytes(model_card(config, model_hash, len(set(patients))).encode())
-    hashes = {"weights_sha256": model_hash, "patients_sha256": _sha256(known)}
+    seen = save_arrays({_FINGERPRINTS: _distinct(waveforms)})
+    (where / WAVEFORMS).write_bytes(seen)
+    hashes = {
+        "weights_sha256": model_hash,
+        "patients_sha256": _sha256(known),
+        "waveforms_sha256": _sha256(seen),
+    }
     content = config.model_dump(mode="json") | hashes
     (where / CONFIG).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
 
@@ -169,7 +196,7 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
         StorageError: if it cannot be read.
     """
     folder = Location.of(where)
-    config, weights_hash, patients_hash = _read_config(folder)
+    config, (weights_hash, patients_hash, waveforms_hash) = _read_config(folder)
     content = _checked(folder / WEIGHTS, weights_hash)
     try:
         weights = load_tensors(content)
@@ -178,13 +205,33 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
     encoder = VitEncoder(config.encoder)
     _strict(encoder, weights, str(folder))
     encoder.load_state_dict(weights, strict=True)
-    # Checked too: an evaluation proves by this list that it tests on nobody whom the model has seen.
-    table = read_plain(_checked(folder / PATIENTS, patients_hash))
-    return Model(config, encoder, weights_hash, frozenset(table["patient_key"].to_pylist()))
+    # Checked too: an evaluation proves by these lists that it tests on nothing that the model has seen.
+    patients = read_plain(_checked(folder / PATIENTS, patients_hash))["patient_key"].to_pylist()
+    waveforms = _read_waveforms(folder / WAVEFORMS, waveforms_hash)
+    return Model(config, encoder, weights_hash, frozenset(patients), waveforms)
 
 
-def _read_config(folder: Location) -> tuple[ModelConfig, str, str]:
-    """``config.json`` of a model folder, and the sha256 of its weights and of its patients."""
+def _distinct(waveforms: Fingerprints) -> Fingerprints:
+    """Each fingerprint once, sorted, so that nothing can be read from their order."""
+    rows = np.ascontiguousarray(waveforms).view(f"V{FINGERPRINT_BYTES}")
+    distinct: Fingerprints = np.unique(rows).view(np.uint8).reshape(-1, FINGERPRINT_BYTES)
+    return distinct
+
+
+def _read_waveforms(path: Location, sha256: str) -> Fingerprints:
+    try:
+        waveforms: Fingerprints = load_arrays(_checked(path, sha256))[_FINGERPRINTS]
+    except (SafetensorError, KeyError) as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    if waveforms.dtype != np.uint8 or waveforms.shape[1:] != (FINGERPRINT_BYTES,):
+        raise DataError(
+            f"{path} holds {waveforms.dtype} of shape {waveforms.shape}, which are no fingerprints"
+        )
+    return waveforms
+
+
+def _read_config(folder: Location) -> tuple[ModelConfig, tuple[str, str, str]]:
+    """``config.json`` of a model folder, and the sha256 of its weights, of its patients and of its waveforms."""
     path = folder / CONFIG
     if not path.exists():
         raise DataError(
@@ -198,8 +245,12 @@ def _read_config(folder: Location) -> tuple[ModelConfig, str, str]:
                 f"{folder} has model format {values.get('format_version')!r}; "
                 f"this version reads {FORMAT_VERSION}"
             )
-        hashes = values.pop("weights_sha256"), values.pop("patients_sha256")
-        return build(ModelConfig, values, str(path)), *hashes
+        hashes = (
+            values.pop("weights_sha256"),
+            values.pop("patients_sha256"),
+            values.pop("waveforms_sha256"),
+        )
+        return build(ModelConfig, values, str(path)), hashes
     except (ValueError, KeyError, AttributeError, ConfigError) as error:
         raise DataError(f"{path} is not the configuration of a model: {error}") from error
 

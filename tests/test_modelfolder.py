@@ -18,18 +18,20 @@ import ecgdist
 from ecgdist.config import build
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.modelcard import ModelConfig, Provenance
-from ecgdist.modelfolder import CARD, CONFIG, PATIENTS, WEIGHTS, Model, load, save_model
+from ecgdist.modelfolder import CARD, CONFIG, PATIENTS, WAVEFORMS, WEIGHTS, Model, load, save_model
 from ecgdist.models.config import EncoderConfig
 from ecgdist.models.vit import VitEncoder
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.sample import sample_folder
+from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 from ecgdist.sources import open_source
 from ecgdist.storage import Location
 from tests.conftest import S3Server
 
 RATE_HZ = 500.0
 PATIENT_KEYS = ("ab" * 32, "cd" * 32)
+PRINTS = np.random.default_rng(0).integers(0, 256, (3, FINGERPRINT_BYTES), dtype=np.uint8)
 
 
 def model_config(**changes: object) -> ModelConfig:
@@ -57,8 +59,9 @@ def folder(tmp_path: Path) -> Path:
     """A model folder with weights of seed 3."""
     torch.manual_seed(3)
     weights = VitEncoder(EncoderConfig(size="tiny")).state_dict()
-    # A patient with two ECGs is one patient.
-    save_model(Location.of(tmp_path / "model"), model_config(), weights, [*PATIENT_KEYS, PATIENT_KEYS[0]])
+    # A patient with two ECGs is one patient, and a copy is one waveform.
+    patients, waveforms = [*PATIENT_KEYS, PATIENT_KEYS[0]], PRINTS[[0, 1, 2, 1]]
+    save_model(Location.of(tmp_path / "model"), model_config(), weights, patients, waveforms)
     return tmp_path / "model"
 
 
@@ -82,6 +85,8 @@ def test_what_was_saved_is_what_is_loaded(folder: Path) -> None:
     assert isinstance(model, Model)
     assert model.config == model_config()
     assert model.patients == frozenset(PATIENT_KEYS)
+    assert {bytes(row) for row in model.waveforms} == {bytes(row) for row in PRINTS}
+    assert model.waveforms.shape == PRINTS.shape
     for name, weight in model.encoder.state_dict().items():
         assert torch.equal(weight, encoder.state_dict()[name])
     assert not model.encoder.training
@@ -91,13 +96,14 @@ def test_what_was_saved_is_what_is_loaded(folder: Path) -> None:
 def test_the_hash_is_that_of_the_weights(folder: Path, tmp_path: Path) -> None:
     torch.manual_seed(4)
     other = VitEncoder(EncoderConfig(size="tiny")).state_dict()
-    save_model(Location.of(tmp_path / "other"), model_config(), other, PATIENT_KEYS)
+    save_model(Location.of(tmp_path / "other"), model_config(), other, PATIENT_KEYS, PRINTS)
     assert load(folder).model_hash == load(folder).model_hash
     assert load(folder).model_hash != load(tmp_path / "other").model_hash
 
 
-def test_a_folder_holds_four_files_and_no_pickle(folder: Path) -> None:
-    assert sorted(path.name for path in folder.iterdir()) == sorted([WEIGHTS, CONFIG, CARD, PATIENTS])
+def test_a_folder_holds_five_files_and_no_pickle(folder: Path) -> None:
+    files = [WEIGHTS, CONFIG, CARD, PATIENTS, WAVEFORMS]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
     # safetensors begins with the length of its JSON header; pickle and zip do not.
     content = (folder / WEIGHTS).read_bytes()
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -152,11 +158,11 @@ def test_a_weight_of_another_shape_is_an_error(folder: Path) -> None:
 
 def test_weights_that_do_not_fit_are_not_saved_either(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not fit the encoder"):
-        save_model(Location.of(tmp_path / "model"), model_config(), {"stray": torch.zeros(1)}, [])
+        save_model(Location.of(tmp_path / "model"), model_config(), {"stray": torch.zeros(1)}, [], PRINTS)
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.parametrize("name", [WEIGHTS, PATIENTS])
+@pytest.mark.parametrize("name", [WEIGHTS, PATIENTS, WAVEFORMS])
 def test_a_changed_byte_is_noticed(folder: Path, name: str) -> None:
     content = bytearray((folder / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -176,9 +182,9 @@ def test_what_is_not_a_model_folder_is_refused(tmp_path: Path) -> None:
     [
         ("{", "is not the configuration of a model"),
         ("[]", "is not the configuration of a model"),
-        ("{}", "has model format None; this version reads 1"),
-        ('{"format_version": 2}', "has model format 2; this version reads 1"),
-        ('{"format_version": 1}', "is not the configuration of a model"),
+        ("{}", "has model format None; this version reads 2"),
+        ('{"format_version": 1}', "has model format 1; this version reads 2"),
+        ('{"format_version": 2}', "is not the configuration of a model"),
     ],
 )
 def test_another_config_file_is_refused(folder: Path, content: str, sentence: str) -> None:
@@ -306,5 +312,5 @@ def test_the_untrained_control_depends_on_its_seed_alone(
 @pytest.mark.s3
 def test_a_model_folder_lives_in_object_storage_too(s3: S3Server, folder: Path) -> None:
     where = Location.of(f"s3://ecg/models/{os.urandom(4).hex()}")
-    save_model(where, model_config(), load_file(folder / WEIGHTS), PATIENT_KEYS)
+    save_model(where, model_config(), load_file(folder / WEIGHTS), PATIENT_KEYS, PRINTS)
     assert load(str(where)).model_hash == load(folder).model_hash

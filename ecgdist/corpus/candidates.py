@@ -43,6 +43,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.first)
 
+    @classmethod
+    def none(cls) -> Pairs:
+        """No pairs."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
+
     def where(self, keep: Bools) -> Pairs:
         """The pairs for which `keep` is True."""
         return Pairs(self.first[keep], self.second[keep])

@@ -43,13 +43,19 @@ class Duplicates:
         return sorted(np.split(repeated, cuts), key=lambda rows: int(rows[0])) if len(repeated) else []
 
 
-def find_duplicates(corpus: Corpus) -> Duplicates:
+def find_duplicates(corpus: Corpus, rows: npt.NDArray[np.bool_] | None = None) -> Duplicates:
     """Groups of rows with one waveform: near by fingerprint, and confirmed by the correlation of their signals.
+
+    Args:
+        corpus: the corpus.
+        rows: ``(rows of the corpus,)``, True for those to compare; default all.
 
     Raises:
         DataError, StorageError: if the corpus cannot be read.
     """
-    candidates = near_pairs(corpus.fingerprints)
+    chosen = np.arange(corpus.manifest.rows) if rows is None else np.flatnonzero(rows)
+    near = near_pairs(corpus.fingerprints[chosen])
+    candidates = Pairs(chosen[near.first], chosen[near.second])
     pairs, correlation = same_waveform(corpus, corpus, candidates)
     return Duplicates(pairs, correlation, linked(corpus.manifest.rows, pairs), len(candidates))
 

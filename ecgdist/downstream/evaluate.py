@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ecgdist.config import Config
 from ecgdist.corpus import Corpus
+from ecgdist.corpus.candidates import near_pairs_between
+from ecgdist.corpus.duplicates import find_duplicates
+from ecgdist.corpus.splits import OnConflict, SeededSplit
 from ecgdist.downstream.evaluation import Evaluation, Provenance, compare
-from ecgdist.downstream.tasks import Folds, Splits, assign_splits, load_task, patients_of, refuse_leak
+from ecgdist.downstream.tasks import (
+    INDEX_COLUMNS,
+    Folds,
+    Splits,
+    assign_splits,
+    load_task,
+    patients_of,
+    refuse_leak,
+    targets,
+)
 from ecgdist.errors import DataError
 from ecgdist.modelfolder import Model, load
 from ecgdist.record import bits_to_mask
+from ecgdist.signals.fingerprint import SAME_BITS
 
 
 class EvaluateConfig(Config):
@@ -32,6 +45,10 @@ class EvaluateConfig(Config):
     """`linear`: a logistic regression per label on frozen features."""
     folds: Folds | None = None
     """Folds to use instead of the official ones."""
+    seeded: SeededSplit | None = None
+    """Draw a split by chance, whole patients at a time, instead of using folds."""
+    on_conflict: OnConflict = "refuse"
+    """What to do about a patient or waveform in two splits; `drop` takes its rows out of the earlier one."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples of the confidence intervals."""
     seed: int = Field(default=0, ge=0)
@@ -40,6 +57,12 @@ class EvaluateConfig(Config):
     """ECGs encoded at once."""
     allow_leak: bool = False
     """Go on when test patients were in pretraining; the figures then carry a warning."""
+
+    @model_validator(mode="after")
+    def _one_split(self) -> Self:
+        if self.folds is not None and self.seeded is not None:
+            raise ValueError("folds and seeded both set the split; give one of them")
+        return self
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
@@ -55,7 +78,8 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     corpus = Corpus(config.corpus)
     _check_signals(model, corpus)
     index = index_table(corpus)
-    splits = assign_splits(index, task, config.folds)
+    same = find_duplicates(corpus, targets(index, task)[1]).pairs
+    splits = assign_splits(index, task, config.seeded or config.folds, same, config.on_conflict)
     warnings = _check_leak(config, model, corpus, index, splits)
     rows = np.flatnonzero(splits.split.notna().to_numpy())
     untrained = model.untrained(config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
@@ -79,7 +103,7 @@ def index_table(corpus: Corpus) -> pd.DataFrame:
 
     Ids are unique within one folder only: records of a second folder of a data set carry its name before their id.
     """
-    index: pd.DataFrame = corpus.index.to_pandas()
+    index: pd.DataFrame = corpus.columns(*INDEX_COLUMNS).to_pandas()
     dataset_of = {name: facts.dataset for name, facts in corpus.manifest.sources.items()}
     first = {dataset_of[name]: name for name in sorted(dataset_of, reverse=True)}
     dataset = index["source"].map(dataset_of)
@@ -96,8 +120,8 @@ def features(
     Returns:
         ``(rows of the index, dim)``; NaN for rows that were not chosen.
     """
-    lead_mask = bits_to_mask(corpus.index["lead_mask"].to_numpy())
-    valid = corpus.index["valid_samples"].to_numpy()
+    facts = corpus.columns("lead_mask", "valid_samples")
+    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
     found = np.full((corpus.manifest.rows, model.dim), np.nan, dtype=np.float32)
     for chosen, signals in corpus.iter_signals(rows, batch_rows):
         found[chosen] = model.embed_packed(signals, valid[chosen], lead_mask[chosen])
@@ -123,10 +147,15 @@ def _check_leak(
     try:
         if ours != theirs:
             raise DataError(
-                "the model's corpus and this one were packed with different ECGDIST_PATIENT_KEYs, so shared "
+                "the model's corpus and this one were packed with different patient keys, so shared "
                 "patients cannot be found; pack this corpus with the same key"
             )
-        refuse_leak(set(patients_of(index)[splits.rows("test")]), set(model.patients))
+        tested = splits.rows("test")
+        patients = set(patients_of(index)[tested])
+        refuse_leak(len(patients & model.patients), len(patients), "patients")
+        prints = corpus.fingerprints[tested]
+        seen = np.unique(near_pairs_between(model.waveforms, prints, SAME_BITS).second)
+        refuse_leak(len(seen), len(prints), "waveforms")
     except DataError as error:
         if not config.allow_leak:
             raise DataError(f"{error}; or set allow_leak=true to see figures that prove nothing") from error

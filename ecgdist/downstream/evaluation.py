@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
+from ecgdist.corpus.splits import SPLITS
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
     FEW_POSITIVES,
@@ -28,7 +29,7 @@ from ecgdist.downstream.metrics import (
 )
 from ecgdist.downstream.probe import ProbeResult, linear_probe
 from ecgdist.downstream.scores import METRICS, BoolArray
-from ecgdist.downstream.tasks import SPLITS, Splits, Task, patients_of, targets
+from ecgdist.downstream.tasks import Splits, Task, patients_of, targets
 
 SMALL_TEST_RECORDS = 500
 

@@ -15,12 +15,23 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from ecgdist.config import Config, build, load, read_yaml
+from ecgdist.corpus.candidates import Pairs
+from ecgdist.corpus.splits import (
+    NO_SPLIT,
+    SPLITS,
+    Assignment,
+    OnConflict,
+    SeededSplit,
+    groups_of,
+    official_split,
+    seeded_split,
+)
 from ecgdist.errors import ConfigError, DataError
 
-SPLITS = ("train", "validation", "test")
 INDEX_COLUMNS = ("record_id", "source", "segment", "patient_key", "labels", "split")
 
 BoolArray = npt.NDArray[np.bool_]
@@ -87,7 +98,7 @@ class Splits:
 
     Attributes:
         split: ``"train"``, ``"validation"``, ``"test"`` or None for each row of the index, on its row labels.
-        folds: the folds that were used.
+        folds: the folds that were used; None for a seeded split.
         official: whether these are the task's official folds.
         note: one sentence that says which folds are used, and loudly if they are not the official ones.
         digest: SHA-256 over the sorted (record_id, segment, split) of all rows that have a split.
@@ -95,7 +106,7 @@ class Splits:
     """
 
     split: pd.Series
-    folds: Folds
+    folds: Folds | None
     official: bool
     note: str
     digest: str
@@ -144,8 +155,14 @@ def targets(index: pd.DataFrame, task: Task) -> tuple[BoolArray, BoolArray]:
     return truth, truth.any(axis=1) & _of_source(index, task)
 
 
-def assign_splits(index: pd.DataFrame, task: Task, folds: Folds | None = None) -> Splits:
-    """Put every row that takes part into train, validation or test, whole patients only.
+def assign_splits(
+    index: pd.DataFrame,
+    task: Task,
+    folds: Folds | SeededSplit | None = None,
+    waveforms: Pairs | None = None,
+    on_conflict: OnConflict = "refuse",
+) -> Splits:
+    """Put every row that takes part into train, validation or test, whole patients and waveforms only.
 
     The official folds are used. Where this corpus has no record of the official validation or test folds, the
     folds that it has are divided instead, in their official order: the last quarter tests, the one before
@@ -154,12 +171,46 @@ def assign_splits(index: pd.DataFrame, task: Task, folds: Folds | None = None) -
     Args:
         index: the index of a corpus.
         task: the task.
-        folds: folds that the user names; they are taken as they are.
+        folds: folds that the user names; they are taken as they are. Or a split drawn by chance.
+        waveforms: pairs of rows that hold one waveform.
+        on_conflict: what to do about a patient or waveform in two splits.
 
     Raises:
-        DataError: if a split has no record, or a patient is in two splits.
+        DataError: if a split has no record, or a patient or waveform is in two splits and that is refused.
     """
     included = targets(index, task)[1]
+    groups = groups_of(_column(patients_of(index)), waveforms or Pairs.none())
+    if isinstance(folds, SeededSplit):
+        chosen = None
+        found = _seeded(index, included, groups, folds)
+    else:
+        chosen = _chosen_folds(index, task, included, folds)
+        found = _by_folds(index, included, groups, chosen, on_conflict)
+    named = np.array([*SPLITS, None], dtype=object)
+    assigned = pd.Series(named[found.split], index=index.index, dtype=object)
+    of_source = _of_source(index, task)
+    excluded = {
+        f"not from {task.source}": int((~of_source).sum()),
+        "without a label of the task": int((of_source & ~included).sum()),
+        "of a patient or waveform that is in a later split": int(found.dropped.sum()),
+        "in no fold of the split": int((included & ~found.dropped & assigned.isna().to_numpy()).sum()),
+    }
+    return Splits(
+        split=assigned,
+        folds=chosen,
+        official=chosen == task.folds,
+        note=_note(task, folds, chosen),
+        digest=_digest(index, assigned),
+        excluded={reason: count for reason, count in excluded.items() if count},
+    )
+
+
+def _column(values: pd.Series) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array(values.to_numpy(dtype=object), pa.string(), from_pandas=True)])
+
+
+def _chosen_folds(index: pd.DataFrame, task: Task, included: BoolArray, folds: Folds | None) -> Folds:
+    """The folds that the user names, or the official ones, or those that this corpus has, divided."""
     present = set(index["split"][included].dropna())
     chosen = folds or _official_or_divided(task, present)
     for split in SPLITS:
@@ -168,24 +219,30 @@ def assign_splits(index: pd.DataFrame, task: Task, folds: Folds | None = None) -
                 f"task {task.name}: no labelled record for {split} in {', '.join(getattr(chosen, split))}; "
                 f"folds in this corpus: {', '.join(sorted(present)) or 'none'}"
             )
-    of_fold = {fold: split for split in SPLITS for fold in getattr(chosen, split)}
-    values = [of_fold.get(fold) if on else None for fold, on in zip(index["split"], included, strict=True)]
-    assigned = pd.Series(values, index=index.index, dtype=object)
-    _refuse_shared_patients(index, assigned, task)
-    of_source = _of_source(index, task)
-    excluded = {
-        f"not from {task.source}": int((~of_source).sum()),
-        "without a label of the task": int((of_source & ~included).sum()),
-        "in no fold of the split": int((included & assigned.isna().to_numpy()).sum()),
-    }
-    return Splits(
-        split=assigned,
-        folds=chosen,
-        official=chosen == task.folds,
-        note=_note(task, chosen, named=folds is not None),
-        digest=_digest(index, assigned),
-        excluded={reason: count for reason, count in excluded.items() if count},
-    )
+    return chosen
+
+
+def _by_folds(
+    index: pd.DataFrame,
+    included: BoolArray,
+    groups: npt.NDArray[np.int64],
+    folds: Folds,
+    on_conflict: OnConflict,
+) -> Assignment:
+    of_fold = {fold: split for split in SPLITS for fold in getattr(folds, split)}
+    names = _column(index["source"].astype(str) + "/" + index["record_id"].astype(str))
+    return official_split(_column(index["split"].where(included)), of_fold, groups, names, on_conflict)
+
+
+def _seeded(
+    index: pd.DataFrame, included: BoolArray, groups: npt.NDArray[np.int64], settings: SeededSplit
+) -> Assignment:
+    """Shares are of the rows that take part; a group may hold others, too."""
+    keys = _column(patients_of(index)[included])
+    part = seeded_split(keys, np.unique(groups[included], return_inverse=True)[1], settings)
+    split = np.full(len(index), NO_SPLIT, dtype=np.int64)
+    split[included] = part.split
+    return Assignment(split, np.zeros(len(index), dtype=np.bool_))
 
 
 def patients_of(index: pd.DataFrame) -> pd.Series:
@@ -194,16 +251,20 @@ def patients_of(index: pd.DataFrame) -> pd.Series:
     return index["patient_key"].astype(object).where(index["patient_key"].notna(), record)
 
 
-def refuse_leak(test_patients: set[str], pretraining_patients: set[str]) -> None:
-    """Refuse to test on patients that the encoder was pretrained on.
+def refuse_leak(shared: int, tested: int, what: str) -> None:
+    """Refuse to test on patients or waveforms that the encoder was pretrained on.
+
+    Args:
+        shared: how many of them were in pretraining.
+        tested: how many there are.
+        what: what they are.
 
     Raises:
-        DataError: with the number of shared patients.
+        DataError: if there is one.
     """
-    shared = len(test_patients & pretraining_patients)
     if shared:
         raise DataError(
-            f"{shared} of {len(test_patients)} test patients are in the pretraining corpus, so the figures "
+            f"{shared} of {tested} test {what} are in the pretraining corpus, so the figures "
             "would be too good; pretrain with data.exclude_splits naming the test folds, or name other test folds"
         )
 
@@ -233,26 +294,21 @@ def _official_or_divided(task: Task, present: set[str]) -> Folds:
     return Folds(train=folds[: -quarter - 1], validation=(folds[-quarter - 1],), test=folds[-quarter:])
 
 
-def _note(task: Task, chosen: Folds, named: bool) -> str:
+def _note(task: Task, named: Folds | SeededSplit | None, chosen: Folds | None) -> str:
     if chosen == task.folds:
         return f"official folds: {chosen}"
-    if named:
+    if isinstance(named, SeededSplit):
+        return (
+            f"seeded split of whole patients, not the official one: train {named.train:g}, "
+            f"validation {named.validation:g}, the rest test; seed {named.seed}"
+        )
+    if named is not None:
         return f"folds named by the user, not the official split: {chosen}"
     missing = ", ".join(task.folds.validation + task.folds.test)
     return (
         f"NOT the official split, because this corpus lacks labelled records of {missing}; the folds it has "
         f"were divided instead ({chosen}), so these figures cannot be compared with published ones"
     )
-
-
-def _refuse_shared_patients(index: pd.DataFrame, assigned: pd.Series, task: Task) -> None:
-    used = assigned.notna()
-    shared = int((assigned[used].groupby(patients_of(index)[used]).nunique() > 1).sum())
-    if shared:
-        raise DataError(
-            f"task {task.name}: {shared} patients are in more than one of train, validation and test; "
-            "name folds that keep patients whole"
-        )
 
 
 def _digest(index: pd.DataFrame, assigned: pd.Series) -> str:

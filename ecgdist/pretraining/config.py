@@ -24,6 +24,10 @@ class DataConfig(Config):
 
     exclude_splits: tuple[str, ...] = ("fold9", "fold10", "validation", "test")
     """Splits that pretraining leaves to evaluation; by default PTB-XL's official ones."""
+    exclude_linked: bool = True
+    """Leave out the other ECGs of their patients, too, and copies of their waveforms under other patients."""
+    evaluation_corpora: tuple[str, ...] = ()
+    """Corpora that will be evaluated on: a run that shares a patient or waveform with one does not start."""
     lanes: int = Field(default=64, ge=1)
     """Lanes of the order; fixed for the life of a run, at least the largest number of workers."""
     global_batch: int | None = Field(default=None, ge=2)
@@ -148,6 +152,6 @@ class PretrainConfig(Config):
         content = self.model_dump(mode="json")
         for free in ("corpus", "out", "log_every_steps", "workers", "checkpoint"):
             del content[free]
-        del content["data"]["stream"]
+        del content["data"]["stream"], content["data"]["evaluation_corpora"]
         del content["engine"]["micro_batch"]
         return content

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from safetensors.torch import load_file
 
 from ecgdist.config import build
@@ -94,6 +95,6 @@ def export_model(run: Location, out: Location) -> Location:
         ),
     )
     encoder = {name.removeprefix(_ENCODER): w for name, w in weights.items() if name.startswith(_ENCODER)}
-    patients = plan.corpus.index["patient_key"].filter(plan.selected).to_pylist()
-    save_model(out, config, encoder, patients)
+    seen = plan.corpus.columns("patient_key")["patient_key"].filter(pa.array(plan.selected))
+    save_model(out, config, encoder, seen.unique().to_pylist(), plan.corpus.fingerprints[plan.selected])
     return out

@@ -18,7 +18,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from ecgdist.config import build
-from ecgdist.errors import ConfigError
+from ecgdist.corpus import Corpus
+from ecgdist.corpus.leaks import check_leak
+from ecgdist.errors import ConfigError, DataError
 from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
@@ -29,6 +31,9 @@ from ecgdist.raytools import find_user_error, ray_session, user_errors
 from ecgdist.storage import Location
 
 _PACKAGES = ("ecgdist", "torch", "ray", "deepspeed", "numpy", "scipy", "pyarrow", "wfdb")
+
+_SHARED_SHOWN = 3
+"""Shared patients and waveforms that an error names."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     if (run / MODEL / "config.json").exists():
         console.print(f"{run} is finished: its model is in {run / MODEL}", soft_wrap=True, highlight=False)
         return PretrainResult(run, run / MODEL)
+    refuse_shared(plan)
     _announce(plan, console)
     with ray_session(num_cpus=local_cpus(config)), user_errors():
         use_gpu = _wants_gpu(config)
@@ -78,6 +84,23 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     model = export_model(run, run / MODEL)
     console.print(f"model written to {model}", soft_wrap=True, highlight=False)
     return PretrainResult(run, model)
+
+
+def refuse_shared(plan: RunPlan) -> None:
+    """Refuse a run that would see patients or waveforms of the corpora that it will be evaluated on.
+
+    Raises:
+        DataError: naming the first of them.
+    """
+    for where in plan.config.data.evaluation_corpora:
+        report = check_leak(plan.corpus, Corpus(where), plan.selected)
+        if not report.clean:
+            shown = "".join(f"; {item}" for item in report.shared[:_SHARED_SHOWN])
+            raise DataError(
+                f"data.evaluation_corpora: {where} is not clean of the pretraining rows: {report.verdict}{shown}. "
+                f"`ecgdist check-leak {plan.corpus.location} {where}` lists them all; leave those records out of "
+                "one of the corpora, or do not evaluate on it"
+            )
 
 
 def local_cpus(config: PretrainConfig) -> int:
@@ -139,6 +162,8 @@ def _state_at_start(run: Location) -> TrainState:
 def _announce(plan: RunPlan, console: Console) -> None:
     order, config = plan.order, plan.config
     left_out = ", ".join(f"{count} in {split}" for split, count in plan.selection.left_out.items())
+    if plan.selection.linked:
+        left_out += f"; {plan.selection.linked} others of their patients and waveforms"
     usual = DataConfig().exclude_splits
     for split in config.data.exclude_splits:
         if split not in plan.selection.left_out and split not in usual:

@@ -40,7 +40,7 @@ class RunPlan:
             DataError, StorageError: if the corpus cannot be read.
         """
         corpus = Corpus(config.corpus)
-        selection, selected = select_rows(corpus, config.data.exclude_splits)
+        selection, selected = select_rows(corpus, config.data.exclude_splits, config.data.exclude_linked)
         data = config.data
         order = Order(
             selection.group_rows,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from ecgdist.corpus import Corpus
+from ecgdist.corpus.leaks import rows_with_linked
 from ecgdist.errors import ConfigError
 
 Ints = npt.NDArray[np.int64]
@@ -23,11 +25,13 @@ class Selection:
         offsets: row offsets inside their group, groups one after the other.
         starts: ``(groups + 1,)``; group g has ``offsets[starts[g] : starts[g + 1]]``.
         left_out: rows left out, by split.
+        linked: rows left out beside them, because they are of a patient or waveform of those.
     """
 
     offsets: Ints
     starts: Ints
     left_out: dict[str, int]
+    linked: int = 0
 
     @property
     def group_rows(self) -> Ints:
@@ -41,9 +45,14 @@ class Selection:
 
 
 def select_rows(
-    corpus: Corpus, exclude_splits: Collection[str] = ()
+    corpus: Corpus, exclude_splits: Collection[str] = (), exclude_linked: bool = True
 ) -> tuple[Selection, npt.NDArray[np.bool_]]:
     """Select the rows of a corpus that lie in none of `exclude_splits`.
+
+    Args:
+        corpus: the corpus.
+        exclude_splits: splits that are left to evaluation.
+        exclude_linked: leave out the other rows of their patients and waveforms, too.
 
     Returns:
         The selection, and a mask over the rows of the index that is True for selected ones.
@@ -51,14 +60,18 @@ def select_rows(
     Raises:
         ConfigError: if nothing is left.
     """
-    splits = np.array(corpus.index["split"].to_pylist(), dtype=object)
-    excluded = set(exclude_splits)
-    keep = np.array([split not in excluded for split in splits], dtype=np.bool_)
+    split = corpus.columns("split")["split"]
+    excluded = pc.is_in(split, value_set=pa.array(sorted(set(exclude_splits)), pa.string())).to_numpy()
+    keep = ~(rows_with_linked(corpus, excluded) if exclude_linked else excluded)
     if not keep.any():
-        raise ConfigError(f"exclude_splits = {sorted(excluded)} leaves no row of {corpus.location}")
+        raise ConfigError(
+            f"exclude_splits = {sorted(set(exclude_splits))} leaves no row of {corpus.location}"
+        )
     groups = corpus.groups_of_rows[keep]
     counts = np.bincount(groups, minlength=len(corpus.group_rows))
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    offsets = corpus.index["row"].to_numpy()[keep].astype(np.int64)
-    left_out = Counter(str(split) for split in splits[~keep])
-    return Selection(offsets, starts, dict(sorted(left_out.items()))), keep
+    offsets = corpus.columns("row")["row"].to_numpy()[keep].astype(np.int64)
+    counted = pc.value_counts(split.filter(pa.array(excluded))).to_pylist()
+    left_out = {str(item["values"]): item["counts"] for item in counted}
+    linked = int((~keep & ~excluded).sum())
+    return Selection(offsets, starts, dict(sorted(left_out.items())), linked), keep

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from ecgdist.corpus.candidates import Pairs
+from ecgdist.corpus.splits import SeededSplit
 from ecgdist.downstream.tasks import (
     Folds,
     assign_splits,
@@ -125,9 +129,40 @@ def test_every_row_is_in_one_split_or_excluded_with_a_reason() -> None:
 def test_patient_in_two_splits_is_refused_without_naming_the_patient() -> None:
     index = make_index()
     index.loc[index["split"].isin(["fold1", "fold10"]), "patient_key"] = "secret"
-    with pytest.raises(DataError, match="1 patients are in more than one") as caught:
+    with pytest.raises(DataError, match="1 patients or waveforms are in more than one") as caught:
         assign_splits(index, TASK)
     assert "secret" not in str(caught.value)
+
+
+def test_a_waveform_in_two_splits_is_refused_or_dropped_from_the_earlier_one() -> None:
+    index = make_index()
+    train, test = (int(np.flatnonzero(index["split"] == fold)[0]) for fold in ("fold1", "fold10"))
+    pair = Pairs(np.array([train]), np.array([test]))
+    with pytest.raises(DataError, match=r"1 patients or waveforms .*ptbxl/r\d+ \(train\).* \(test\)"):
+        assign_splits(index, TASK, waveforms=pair)
+    usual = assign_splits(index, TASK)
+    splits = assign_splits(index, TASK, waveforms=pair, on_conflict="drop")
+    patient = index["patient_key"][train]
+    gone = (index["patient_key"] == patient).to_numpy()
+    assert splits.split[gone].isna().all()
+    assert splits.split[~gone].tolist() == usual.split[~gone].tolist()
+    assert splits.excluded == {"of a patient or waveform that is in a later split": int(gone.sum())}
+    assert splits.digest != usual.digest
+
+
+def test_a_seeded_split_keeps_patients_whole_and_says_that_it_is_not_official() -> None:
+    index = make_index(folds=("none",))
+    index["patient_key"] = [hashlib.sha256(p.encode()).hexdigest()[:32] for p in index["patient_key"]]
+    index.at[3, "labels"] = ["scp:SR"]
+    splits = assign_splits(index, TASK, SeededSplit(train=0.6, validation=0.2, seed=3))
+    assert not splits.official
+    assert splits.folds is None
+    assert "seeded split of whole patients, not the official one" in splits.note
+    assert splits.excluded == {"without a label of the task": 1}
+    used = splits.split.notna()
+    assert (splits.split[used].groupby(index["patient_key"][used]).nunique() == 1).all()
+    shares = splits.split[used].value_counts(normalize=True)
+    assert shares.to_dict() == pytest.approx({"train": 0.6, "validation": 0.2, "test": 0.2}, abs=0.03)
 
 
 def test_without_a_patient_each_record_is_its_own() -> None:
@@ -149,6 +184,6 @@ def test_index_without_a_column_is_refused() -> None:
 
 
 def test_leak_is_refused_with_its_size() -> None:
-    refuse_leak({"a", "b"}, {"c"})
-    with pytest.raises(DataError, match="2 of 3 test patients are in the pretraining corpus"):
-        refuse_leak({"a", "b", "c"}, {"b", "c", "d"})
+    refuse_leak(0, 3, "patients")
+    with pytest.raises(DataError, match="2 of 3 test waveforms are in the pretraining corpus"):
+        refuse_leak(2, 3, "waveforms")

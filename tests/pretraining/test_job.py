@@ -18,11 +18,16 @@ import ecgdist
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.errors import ConfigError, DataError, TrainingError
+from ecgdist.preprocessing import PackStep
 from ecgdist.pretraining.checkpoint import STUDENT, TEACHER, CheckpointStore
 from ecgdist.pretraining.config import PretrainConfig
-from ecgdist.pretraining.job import pretrain
+from ecgdist.pretraining.job import pretrain, refuse_shared
 from ecgdist.pretraining.metrics import read_metrics
+from ecgdist.pretraining.plan import RunPlan
+from ecgdist.sample import sample_folder
+from ecgdist.sources import open_source
 from ecgdist.storage import Location
+from tests.corpus.corpora import row, write_corpus
 from tests.pretraining.runs import largest_difference
 
 STEPS, SAVED_AT = 12, 6
@@ -114,6 +119,7 @@ def test_the_model_is_the_encoder_of_the_last_checkpoint(finished: Run, sample_c
     assert origin.rows == (~held_out).sum() < len(held_out)
     patients = np.array(sample_corpus.index["patient_key"].to_pylist())
     assert model.patients == set(patients[~held_out])
+    assert {bytes(p) for p in model.waveforms} == {bytes(p) for p in sample_corpus.fingerprints[~held_out]}
     assert not model.patients & set(patients[held_out])
 
 
@@ -192,6 +198,32 @@ def test_a_cluster_without_a_cpu_for_reading_is_refused(sample_corpus: Corpus, t
     settings = config(sample_corpus, tmp_path / "run", workers={"count": 2, "cpus_each": 2})
     with pytest.raises(ConfigError, match=r"the cluster has 4 CPUs; .* need 5"):
         run(settings)
+
+
+@pytest.mark.ray
+def test_a_run_that_shares_anything_with_an_evaluation_corpus_does_not_start(
+    sample_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Of the same ECGs only those of the excluded fold may be evaluated on, and a copy at another rate is found."""
+    facts = sample_corpus.columns("record_id", "split").to_pandas()
+    source = open_source("ptbxl", str(sample_folder()))
+    recordings = {listing.record_id: source.read_record(listing) for listing in source.list_records()}
+
+    def copies(split: str, folder: str) -> str:
+        ids = facts["record_id"][facts["split"] == split][:3]
+        pack = PackStep(rate_hz=250.0)
+        rows = [row(pack.segments(recordings[i])[0].signal_uv, f"copy of {i}") for i in ids]
+        return str(write_corpus(tmp_path / folder, rows, rate_hz=250.0).location)
+
+    data = {"lanes": 4, "global_batch": 32, "shuffle_rows": 64, "exclude_splits": ["fold8"]}
+    clean, shared = copies("fold8", "clean"), copies("fold2", "shared")
+    refuse_shared(RunPlan.of(config(sample_corpus, tmp_path, data=data | {"evaluation_corpora": [clean]})))
+    settings = config(sample_corpus, tmp_path / "run", data=data | {"evaluation_corpora": [clean, shared]})
+    with pytest.raises(
+        DataError, match=r"share 0 patients and 3 waveforms; waveform .*= made/copy of"
+    ) as caught:
+        run(settings)
+    assert f"`ecgdist check-leak {sample_corpus.location} {shared}`" in str(caught.value)
 
 
 @pytest.mark.ray

@@ -27,11 +27,26 @@ def test_everything_is_selected_by_default(sample_corpus: Corpus) -> None:
 
 
 def test_excluded_splits_are_left_out_and_counted(sample_corpus: Corpus) -> None:
-    selection, mask = select_rows(sample_corpus, ("fold1", "fold7", "fold9"))
+    selection, mask = select_rows(sample_corpus, ("fold2", "fold7", "fold9"))
     counts = Counter(splits(sample_corpus))
-    assert selection.left_out == {"fold1": counts["fold1"], "fold7": counts["fold7"]}
-    assert mask.tolist() == [split not in ("fold1", "fold7") for split in splits(sample_corpus)]
+    assert selection.left_out == {"fold2": counts["fold2"], "fold7": counts["fold7"]}
+    assert mask.tolist() == [split not in ("fold2", "fold7") for split in splits(sample_corpus)]
     assert selection.group_rows.sum() == mask.sum() == 353 - sum(selection.left_out.values())
+    assert selection.linked == 0
+
+
+@pytest.mark.parametrize(("excluded", "copy"), [("fold1", "145"), ("fold3", "463")])
+def test_a_copy_in_another_fold_is_left_out_too(sample_corpus: Corpus, excluded: str, copy: str) -> None:
+    """PTB-XL has one signal as ECG 145, fold 3, and as ECG 463 of another patient, fold 1."""
+    selection, mask = select_rows(sample_corpus, (excluded,))
+    facts = sample_corpus.columns("record_id", "patient_key", "split").to_pandas()
+    patient = facts["patient_key"][facts["record_id"] == copy].item()
+    linked = (facts["split"] != excluded) & (facts["patient_key"] == patient)
+    assert mask.tolist() == (~linked & (facts["split"] != excluded)).tolist()
+    assert selection.linked == linked.sum() >= 1
+    assert selection.left_out == {excluded: (facts["split"] == excluded).sum()}
+    selection, mask = select_rows(sample_corpus, (excluded,), exclude_linked=False)
+    assert (selection.linked, mask.tolist()) == (0, (facts["split"] != excluded).tolist())
 
 
 def test_places_lead_to_the_selected_rows_of_a_group(sample_corpus: Corpus) -> None:
