@@ -25,7 +25,7 @@ _OF_CPSC = {
     "cpsc:STE": "snomed:164931005",
 }
 
-# Pairs that the Challenge 2021 scores as one class (Reyna et al. 2021): the second code becomes the first.
+# Pairs that the Challenge 2021 scores as one class (Reyna et al. 2021): the first code becomes the second.
 # Ventricular ectopics (164884008), which it does not score, stay apart from both codes of the third pair.
 _EQUAL = {
     "snomed:713427006": "snomed:59118001",  # complete right bundle branch block
@@ -33,7 +33,6 @@ _EQUAL = {
     "snomed:17338001": "snomed:427172004",  # ventricular premature beats
     "snomed:733534002": "snomed:164909002",  # complete left bundle branch block
 }
-
 
 # Tables of Verhoeff's check digit, by which SNOMED CT codes end (SNOMED CT Release File Specifications, chapter 6).
 _DIHEDRAL = (
@@ -61,10 +60,12 @@ def diagnoses(text: str | None) -> tuple[str, ...]:
 
 def _is_concept(code: str) -> bool:
     """Whether this is a SNOMED CT identifier of a concept; all 133 of the Challenge 2021 are."""
+    if not 6 <= len(code) <= _MOST_DIGITS or code[-3:-1] not in _CONCEPT_PARTITIONS:
+        return False
     check = 0
     for place, digit in enumerate(reversed(code)):
         check = int(_DIHEDRAL[check][int(_PERMUTATION[place % 8][int(digit)])])
-    return check == 0 and 6 <= len(code) <= _MOST_DIGITS and code[-3:-1] in _CONCEPT_PARTITIONS
+    return check == 0
 
 
 def canonical(labels: Iterable[str]) -> tuple[str, ...]:
