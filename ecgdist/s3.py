@@ -14,8 +14,9 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -24,6 +25,7 @@ import pyarrow.fs
 import tenacity
 from botocore.config import Config
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectionError,
     FlexibleChecksumError,
@@ -31,17 +33,25 @@ from botocore.exceptions import (
     IncompleteReadError,
 )
 from botocore.parsers import ResponseParserError
+from urllib3.exceptions import HTTPError
 
 from ecgdist.errors import ConfigError
 
 TIMEOUT = "ECGDIST_S3_TIMEOUT_S"
 """Environment variable: seconds of silence after which a request is given up and tried again; 30 if unset."""
 
+FAILURES = (BotoCoreError, ResponseParserError, HTTPError)
+"""What a request raises that got no whole answer. The last is of urllib3: botocore lets it out where the body of a
+refusal does not come."""
+
 _CONNECT_TIMEOUT_S = 2
 _ATTEMPTS = 8
 """At one failed request in twenty, a request fails for good once in 25 thousand million."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 4.0
 """Waits are drawn from zero to a limit that doubles: 7 s in the mean before a request is given up, 14 s at most."""
+
+_ARROW_ATTEMPTS = 6
+"""Arrow's waits double from 0.5 s: 15 s in the mean."""
 
 _CONNECTIONS = 64
 _LISTED_AT_ONCE = 1_000
@@ -121,14 +131,7 @@ class Place:
         prefix = f"{self.key}/" if self.key else ""
         more: dict[str, str] = {}
         while True:
-            page = _answer(
-                "list_objects_v2",
-                needs=("IsTruncated",),
-                Bucket=self.bucket,
-                Prefix=prefix,
-                MaxKeys=_LISTED_AT_ONCE,
-                **more,
-            )
+            page = self._page(Prefix=prefix, **more)
             for item in page.get("Contents", ()):
                 name = item["Key"].removeprefix(prefix)
                 # Some servers list "folders", objects of no bytes whose keys end in a slash.
@@ -138,11 +141,23 @@ class Place:
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
 
+    def _page(self, **which: str) -> dict[str, Any]:
+        # A page without this field was cut short before its first byte, and would pass for an empty one.
+        needs = ("IsTruncated",)
+        try:
+            return _answer(
+                "list_objects_v2", needs=needs, Bucket=self.bucket, MaxKeys=_LISTED_AT_ONCE, **which
+            )
+        except ClientError as error:
+            if is_missing(error):  # an answer that was cut short; only the bucket can be missing here
+                error.response["Error"]["Code"] = "NoSuchBucket"
+            raise
+
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects of this bucket; what is gone already is no error."""
         for start in range(0, len(keys), _LISTED_AT_ONCE):
             some = keys[start : start + _LISTED_AT_ONCE]
-            _retried(lambda some=some: self._delete_page(some))  # type: ignore[misc]
+            _retried(partial(self._delete_page, some))
 
     def _delete_page(self, keys: Sequence[str]) -> None:
         objects = {"Objects": [{"Key": key} for key in keys]}
@@ -174,7 +189,8 @@ class Place:
                 etags.append({"PartNumber": number, "ETag": answer["ETag"]})
             self._join_parts(named, etags, size)
         except BaseException:
-            _answer("abort_multipart_upload", **named)
+            with suppress(*FAILURES):  # what failed first is what is told
+                _answer("abort_multipart_upload", **named)
             raise
 
     def _join_parts(self, named: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
@@ -246,20 +262,18 @@ class RangeReader(io.RawIOBase):
     _AHEAD = 8
 
     def __init__(self, place: Place) -> None:
+        """Open an object with the request that fetches its first block: a small one needs no other."""
         super().__init__()
-        try:
-            head = _answer("head_object", **place._named)
-        except ClientError as error:
-            if is_missing(error):
-                place._check_bucket()
-            raise
         self.failure: Exception | None = None
         self._place = place
-        self._size, self._etag = int(head["ContentLength"]), str(head["ETag"])
         self._position = 0
         self._latest: int | None = None
         self._blocks: OrderedDict[int, Future[bytes]] = OrderedDict()
         self._pool = ThreadPoolExecutor(self._AHEAD, thread_name_prefix="ecgdist-s3")
+        first: Future[bytes] = Future()
+        content, self._size, self._etag = _retried(self._fetch_first)
+        first.set_result(content)
+        self._blocks[0] = first
 
     def readable(self) -> bool:
         return True
@@ -311,19 +325,36 @@ class RangeReader(io.RawIOBase):
             self.failure = error
             raise
 
+    def _fetch_first(self) -> tuple[bytes, int, str]:
+        """The first block, and the size and version of the object."""
+        try:
+            answer = client().get_object(**self._place._named, Range=f"bytes=0-{self._BLOCK_BYTES - 1}")
+        except ClientError as error:
+            if error.response["Error"].get("Code") in (
+                "InvalidRange",
+                "416",
+            ):  # an empty object has no first byte
+                return b"", 0, ""
+            if is_missing(error):
+                self._place._check_bucket()
+            raise
+        size = int(answer["ContentRange"].rpartition("/")[2])
+        return _body(answer, min(size, self._BLOCK_BYTES)), size, answer["ETag"]
+
     def _fetch(self, number: int) -> bytes:
         start = number * self._BLOCK_BYTES
         stop = min(start + self._BLOCK_BYTES, self._size)
         named = {**self._place._named, "Range": f"bytes={start}-{stop - 1}", "IfMatch": self._etag}
+        return _retried(lambda: _body(client().get_object(**named), stop - start))
 
-        def fetch() -> bytes:
-            with client().get_object(**named)["Body"] as body:
-                content: bytes = body.read()
-            if len(content) != stop - start:
-                raise IncompleteReadError(actual_bytes=len(content), expected_bytes=stop - start)
-            return content
 
-        return _retried(fetch)
+def _body(answer: dict[str, Any], num_bytes: int) -> bytes:
+    """The body of an answer, which must have that many bytes."""
+    with answer["Body"] as body:
+        content: bytes = body.read()
+    if len(content) != num_bytes:
+        raise IncompleteReadError(actual_bytes=len(content), expected_bytes=num_bytes)
+    return content
 
 
 def is_missing(error: ClientError) -> bool:
@@ -333,7 +364,7 @@ def is_missing(error: ClientError) -> bool:
 
 
 def arrow_filesystem() -> Any:
-    """Arrow's client, with the same patience as ours."""
+    """Arrow's client. It tries again what broke off, too, and reads no body that is too short."""
     meta = client().meta
     region = meta.region_name if meta.region_name not in (None, "aws-global") else "us-east-1"
     return pyarrow.fs.S3FileSystem(
@@ -342,7 +373,7 @@ def arrow_filesystem() -> Any:
         endpoint_override=None if meta.endpoint_url.endswith("amazonaws.com") else meta.endpoint_url,
         connect_timeout=_CONNECT_TIMEOUT_S,
         request_timeout=_timeout_s(),
-        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ARROW_ATTEMPTS),
     )
 
 

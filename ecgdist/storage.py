@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow.fs
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
 from ecgdist import s3
 from ecgdist.errors import MissingFileError, StorageError
@@ -279,7 +278,7 @@ def translated(uri: str) -> Iterator[None]:
                 f"{uri} does not exist; check the bucket's name and the key", uri
             ) from error
         raise StorageError(f"{uri}: {_code_reason(_code(error), uri)}", uri) from error
-    except (BotoCoreError, ResponseParserError) as error:
+    except s3.FAILURES as error:
         raise StorageError(f"{uri}: {_client_reason(error)}", uri) from error
     except OSError as error:
         raise StorageError(f"{uri}: {_os_reason(error, uri)}", uri) from error
@@ -306,7 +305,7 @@ def _code_reason(code: str, uri: str) -> str:
     return f"the storage server answered {code or 'an error'}, again and again; try later"
 
 
-def _client_reason(error: BotoCoreError | ResponseParserError) -> str:
+def _client_reason(error: Exception) -> str:
     kind = type(error).__name__
     if "Credentials" in kind:
         return (

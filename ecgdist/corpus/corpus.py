@@ -25,7 +25,7 @@ from ecgdist.corpus.schema import (
     signal_column,
     stored_array,
 )
-from ecgdist.errors import DataError, StorageError
+from ecgdist.errors import DataError, MissingFileError
 from ecgdist.storage import Location, translated
 
 MANIFEST = "manifest.json"
@@ -224,7 +224,7 @@ class Corpus:
         path = self.location / name
         try:
             content = path.read_bytes()
-        except StorageError as error:
+        except MissingFileError as error:
             raise DataError(f"the corpus is not whole: {error}; pack it again") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise DataError(
