@@ -1,68 +1,20 @@
-"""Packing goes on where it stopped: after SIGKILL, a full disk, too many refusals, or lost files."""
+"""Packing goes on where it stopped: after a full disk, too many refusals, or lost files."""
 
 from __future__ import annotations
 
 import os
 import shlex
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
-from ecgdist.sample import sample_folder
 from tests.packing.folders import edit, files_of, georgia_folder, pack_to, ptbxl_folder
-from tests.packing.process import RECORDS_PER_SHARD
+from tests.packing.kills import COMMAND, ROOT
 
 pytestmark = pytest.mark.ray
-
-ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "tests.packing.process"]
-
-
-@contextmanager
-def packing_process(source: str, out: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process of its own group that packs; nothing of it is left afterwards."""
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*COMMAND, source, str(out)], stdout=sink, stderr=sink, cwd=ROOT, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def test_a_killed_packing_goes_on(ray_cluster: None, tmp_path: Path) -> None:
-    source, out = f"ptbxl={sample_folder()}", tmp_path / "corpus"
-    deadline = time.monotonic() + 120
-    with packing_process(source, out, tmp_path / "log") as process:
-        while len(list(out.glob("parts/*.json"))) < 3:
-            assert process.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    with pytest.raises(DataError, match="is not a corpus"):
-        Corpus(out)
-    noted = {path.stem for path in out.glob("parts/*.json")}
-    kept = {name: (out / f"shards/{name}.parquet").stat().st_ino for name in noted}
-    shards = -(-353 // RECORDS_PER_SHARD)
-    assert 3 <= len(noted) < shards, "the packing was to be killed in mid-run"
-
-    resumed = pack_to(out, source, records_per_shard=RECORDS_PER_SHARD)
-    assert resumed.built == shards - len(noted)
-    assert {name: (out / f"shards/{name}.parquet").stat().st_ino for name in noted} == kept
-    pack_to(tmp_path / "unbroken", source, records_per_shard=RECORDS_PER_SHARD)
-    assert files_of(out) == files_of(tmp_path / "unbroken")
 
 
 @pytest.fixture
