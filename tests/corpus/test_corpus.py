@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import ecgdist.corpus.corpus as module
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.schema import plain_bytes, signal_array
+from ecgdist.corpus.schema import plain_bytes, shard_schema, shard_writer, signal_array
 from ecgdist.errors import DataError, StorageError
 from ecgdist.preprocessing import PackStep
 from ecgdist.sample import sample_folder
@@ -153,6 +154,29 @@ def test_a_shard_of_another_corpus_is_refused(copy: Path) -> None:
     shutil.copyfile(copy / "index.parquet", copy / "shards/00000.parquet")
     with pytest.raises(DataError, match="its columns are not those of a corpus"):
         Corpus(copy).read_group(0, ["signal"])
+
+
+def test_a_shard_without_the_group_or_without_signals_is_refused(copy: Path) -> None:
+    shard = copy / "shards/00000.parquet"
+    whole = pq.read_table(shard)
+    with shard_writer(shard, 1000):
+        pass
+    with pytest.raises(DataError, match="row group has 0 rows, its manifest 24"):
+        Corpus(copy).read_group(0, ["signal"])
+    empty = pa.nulls(24, whole.schema.field("signal").type)
+    with shard_writer(shard, 1000) as writer:
+        writer.write_table(whole.set_column(0, "signal", empty).cast(shard_schema(1000)))
+    with pytest.raises(DataError, match=r"00000\.parquet is damaged \(24 rows have no signal\)"):
+        Corpus(copy).read_group(0, ["signal"])
+
+
+def test_rows_of_a_group_come_in_the_order_asked_for(sample_corpus: Corpus) -> None:
+    columns = ["record_id", "signal", "labels"]
+    rows = np.array([17, 3, 3, 0])
+    chosen = sample_corpus.read_group(2, columns, rows)
+    assert chosen.column_names == columns
+    assert chosen.equals(sample_corpus.read_group(2, columns).take(rows))
+    assert sample_corpus.read_group(2, columns, rows[:0]).num_rows == 0
 
 
 def test_a_missing_shard_is_a_storage_error(copy: Path) -> None:

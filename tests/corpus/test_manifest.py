@@ -91,3 +91,12 @@ def test_another_format_asks_for_packing_again() -> None:
     expected = f"here has corpus format {FORMAT_VERSION - 1}; this version reads {FORMAT_VERSION}: pack again"
     with pytest.raises(DataError, match=expected):
         Manifest.from_bytes(json.dumps(values).encode(), "here")
+
+
+def test_a_form_of_signals_that_is_not_known_is_refused() -> None:
+    values = json.loads(manifest().to_bytes())
+    for changed, shown in (({**values, "codec": "wavelet"}, "'wavelet'"), (values | {"codec": None}, "None")):
+        with pytest.raises(
+            DataError, match=f"here has signals stored as {shown}; this version reads '{CODEC}': pack again"
+        ):
+            Manifest.from_bytes(json.dumps(changed).encode(), "here")
