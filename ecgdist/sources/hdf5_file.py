@@ -110,7 +110,7 @@ class Hdf5Array:
         # Before anything else is asked of it: the shape of a virtual dataset may depend on other files.
         if layout == h5py.h5d.VIRTUAL or plist.get_external_count():
             raise refused(f"the values of {name} lie in other files")
-        self.shape: tuple[int, ...] = dataset.shape
+        self.shape: tuple[int, ...] = dataset.shape or ()
         self.dtype = _plain_dtype(name, dataset.get_type())
         self._chunk: tuple[int, ...] | None = plist.get_chunk() if layout == h5py.h5d.CHUNKED else None
         self._filters = _known_filters(name, plist)

@@ -194,3 +194,15 @@ def test_only_the_table_makes_a_folder(tmp_path: Path) -> None:
     write_csv(tmp_path / "exams.csv", [{"exam_id": 1, "age": 2}])
     with pytest.raises(DataError, match="patient_id"):
         open_source("code15", str(tmp_path)).list_records()
+
+
+def test_a_huge_declared_number_of_exams(tmp_path: Path) -> None:
+    folder = made_code15(tmp_path, [code15_row(1, 0)], {})
+    with h5py.File(folder / "exams_part0.hdf5", "w") as file:
+        file.create_dataset("exam_id", (10**12,), "i8", chunks=(1000,))
+        file.create_dataset("tracings", (10**12, 4096, 12), "f4", chunks=(1, 4096, 12))
+    assert refusals(folder) == {"1": "unreadable_signal"}
+    with h5py.File(folder / "exams_part0.hdf5", "r+") as file:
+        del file["exam_id"]
+        file["exam_id"] = [1]
+    assert refusals(folder) == {"1": "unreadable_signal"}
