@@ -1,12 +1,13 @@
 """How a signal is stored: 12 leads as the little that each adds to the others and to its own past, without loss.
 
-Each step was chosen by measurement (``python -m tests.benchmarks.codec`` prints it against the others):
+Each step was chosen by measurement (``python -m tests.benchmarks.codec KIND=DIR`` prints it against the others).
+492 real ECGs of five data sets at 250 Hz take 16.0 kB each, and 34.9 kB as plain int16 under the same zstd level:
 
 1. *Limb leads.* III, aVR, aVL and aVF follow from I and II (Einthoven 1908, Goldberger 1942); what is stored of
-   them is their difference from that, which is mostly 0 or 1 µV of rounding. Leaving it out would save a tenth more,
-   but no real ECG that was resampled keeps the identities to 1 µV throughout, and a corpus would not hold what was
-   recorded.
-2. *Delta.* Of the other eight, the first sample and then the difference from the sample before.
+   them is their difference from that, mostly 0 or 1 µV of rounding. Dropping it would save another 16 %, but none
+   of those ECGs keeps the identities to 1 µV throughout, and a corpus would not hold what was recorded.
+2. *Delta.* Of the other eight, the first sample and then the difference from the sample before. Differences of
+   these would save 3 % more of some data sets and cost as much in others.
 3. *Byte planes.* These residuals are small. Moved up by 128 (as unsigned 16-bit numbers, modulo 65536), the
    high byte of nearly all is zero, so all high bytes come first, then all low bytes; Parquet's zstd does the rest.
 
