@@ -8,19 +8,18 @@ import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from operator import attrgetter
 from typing import Any
 
 from ecgdist.errors import ConfigError
 from ecgdist.sources import Listing
 
-_values = attrgetter(*(field.name for field in fields(Listing)))
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True).encode
 
 
 def listing_line(source: str, listing: Listing) -> bytes:
     """A listing with the name of its source as one line of JSON; the same listing gives the same bytes."""
-    return _encode([source, *_values(listing)]).encode() + b"\n"
+    values = [getattr(listing, field.name) for field in fields(listing)]
+    return _encode([source, type(listing).__name__, *values]).encode() + b"\n"
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,17 @@ class Chunk:
         return [_listing(*json.loads(line)) for line in zlib.decompress(self.content).splitlines()]
 
 
-def _listing(source: str, *values: Any) -> tuple[str, Listing]:
+def _listing(source: str, kind: str, *values: Any) -> tuple[str, Listing]:
     """The inverse of `listing_line`."""
     fixed: list[Any] = [tuple(value) if isinstance(value, list) else value for value in values]
-    return source, Listing(*fixed)
+    return source, _kinds()[kind](*fixed)
+
+
+def _kinds() -> dict[str, type[Listing]]:
+    """`Listing` and what sources make of it, by name; who has a source has imported its kind of listing."""
+    # A dataclass with slots replaces its first self, which may still be there, under the same name: the last counts.
+    kinds: list[type[Listing]] = [Listing, *Listing.__subclasses__()]
+    return {kind.__name__: kind for kind in kinds}
 
 
 class Exclusion:

@@ -10,6 +10,7 @@ import pytest
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.packing.listings import Chunk, Exclusion, listing_line
 from ecgdist.sources import Listing, open_source
+from ecgdist.sources.own_table import OwnListing
 from tests.packing.folders import files_of, georgia_folder, pack_to, ptbxl_folder
 
 
@@ -86,6 +87,7 @@ def test_a_chunk_gives_back_its_listings() -> None:
         Listing("1", "a/1", "p1", 64.5, "male", ("scp:NORM", "scp:SR"), "fold3", None, 17),
         Listing("n\u00e4me \udcfc\n2", "a/\udcfc", refusal=("nan", "a 'detail'\u2028\nof two lines")),
         Listing("3", "3", age=math.inf),
+        OwnListing("4", "4.npy", row=2, rate_hz=500.0, unit="mV", leads=("I", "II"), array="a/b"),
     ]
     chunk = Chunk.of([listing_line("wfdb", listing) for listing in listings])
     assert chunk.listings() == [("wfdb", listing) for listing in listings]
