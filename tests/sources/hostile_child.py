@@ -59,7 +59,7 @@ def read(kind: str, folder: Path) -> list[str]:
         except RecordRefused as refused:
             outcomes.append(str(refused))
     together = [
-        "read" if not isinstance(each, RecordRefused) else each.reason for each in source.read_many(listings)
+        str(each) if isinstance(each, RecordRefused) else "read" for each in source.read_many(listings)
     ]
     assert together == outcomes
     return outcomes
