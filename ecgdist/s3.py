@@ -310,8 +310,7 @@ class RangeReader(io.RawIOBase):
         super().close()
 
     def _block(self, number: int) -> bytes:
-        in_run = self._latest is not None and number - self._latest in (0, 1)
-        last = number + self._AHEAD if in_run else number
+        last = number + self._AHEAD if number - 1 == self._latest else number
         for wanted in range(number, min(last, (self._size - 1) // self._BLOCK_BYTES) + 1):
             if wanted not in self._blocks:
                 self._blocks[wanted] = self._pool.submit(self._fetch, wanted)
@@ -330,15 +329,12 @@ class RangeReader(io.RawIOBase):
         try:
             answer = client().get_object(**self._place._named, Range=f"bytes=0-{self._BLOCK_BYTES - 1}")
         except ClientError as error:
-            if error.response["Error"].get("Code") in (
-                "InvalidRange",
-                "416",
-            ):  # an empty object has no first byte
-                return b"", 0, ""
+            if error.response["Error"].get("Code") in ("InvalidRange", "416"):
+                return b"", 0, ""  # an empty object has no first byte
             if is_missing(error):
                 self._place._check_bucket()
             raise
-        size = int(answer["ContentRange"].rpartition("/")[2])
+        size = int(answer.get("ContentRange", f"/{answer['ContentLength']}").rpartition("/")[2])
         return _body(answer, min(size, self._BLOCK_BYTES)), size, answer["ETag"]
 
     def _fetch(self, number: int) -> bytes:
@@ -405,14 +401,8 @@ def _may_pass(error: BaseException) -> bool:
         later = status in (408, 429) or (status >= 500 and status != 501)
         return later or error.response["Error"].get("Code", "") in _PASSING
     # `ConnectionError` here is botocore's: no connection. A parser's error is a body that was cut short.
-    broken = (
-        ConnectionError,
-        HTTPClientError,
-        IncompleteReadError,
-        FlexibleChecksumError,
-        ResponseParserError,
-    )
-    return isinstance(error, broken)
+    broken = (HTTPClientError, HTTPError, IncompleteReadError, FlexibleChecksumError, ResponseParserError)
+    return isinstance(error, (ConnectionError, *broken))
 
 
 def _timeout_s() -> float:
