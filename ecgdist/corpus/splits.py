@@ -162,9 +162,10 @@ def _drawn(patient_key: pa.ChunkedArray, seed: int) -> npt.NDArray[np.uint64]:
 
     A key is a keyed hash, so its first 64 bits already look like chance; the seed's hash is mixed in.
     """
-    start = pc.utf8_slice_codeunits(patient_key, 0, 16)
-    joined = "".join(start.to_pylist())
-    keys = np.frombuffer(bytes.fromhex(joined), dtype=">u8").astype(np.uint64)
+    # One after the other in Arrow's buffer, without a Python string for each.
+    starts = pc.utf8_slice_codeunits(patient_key.combine_chunks(), 0, 16).buffers()[2]
+    digits = starts.to_pybytes()[: 16 * len(patient_key)].decode()
+    keys = np.frombuffer(bytes.fromhex(digits), dtype=">u8").astype(np.uint64)
     salt = int.from_bytes(hashlib.sha256(f"split {seed}".encode()).digest()[:8], "big")
     mixed = keys ^ np.uint64(salt)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
