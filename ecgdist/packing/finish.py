@@ -59,7 +59,7 @@ def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
     raise DataError(
         f"{refused} of {plan.num_records} records are refused, more than "
         f"max_refused_share = {plan.max_refused_share:g} allows: {counts}. "
-        f"The first: {'; '.join(first)}. "
+        f"The first: {'; '.join(first)}{' (private = false says more)' if plan.work.private else ''}. "
         f"Mend the files, or set max_refused_share higher to pack without them: so far they are "
         f"{refused / plan.num_records:.3g} of all{_settings(notes.values())}"
     )

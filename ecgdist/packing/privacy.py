@@ -72,20 +72,20 @@ def capped_age(age: float | None) -> float | None:
 
 
 @contextmanager
-def hiding_names(private: bool, doing: Callable[[], str]) -> Iterator[None]:
+def hiding_names(
+    private: bool, doing: Callable[[], str], let_through: type[Exception] = ConfigError
+) -> Iterator[None]:
     """In a private packing, turn an error that may quote a file or its name into one that does not.
 
-    What is left says what was done (`doing`), and the kind of failure.
-
-    Raises:
-        RecordRefused: as raised inside; its detail is hidden where it would be shown.
+    What is left says what was done (`doing`), and the kind of failure. Errors of the kind `let_through` stay as they
+    are: the settings' own, or refusals, whose detail is hidden where it would be shown.
     """
     if not private:
         yield
         return
     try:
         yield
-    except (RecordRefused, ConfigError):
+    except let_through:
         raise
     except EcgdistError as error:
         kind = StorageError if isinstance(error, StorageError) else DataError

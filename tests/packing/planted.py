@@ -7,7 +7,19 @@ import shutil
 import string
 from pathlib import Path
 
+import h5py
+import numpy as np
+
 from tests.packing.folders import DATA, edit, ptbxl_folder
+from tests.sources.made import (
+    code15_row,
+    made_code15,
+    made_ecg_uv,
+    made_ukbiobank,
+    own_row,
+    write_csv,
+    write_hdf5,
+)
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -102,4 +114,60 @@ def plant_ptbxl(path: Path, planted: Planted, count: int) -> Path:
     ptbxl_folder(path, count, change)
     comment = path / f"{header[0]}.hea"
     comment.write_text(comment.read_text() + f"# Name: {planted.name()} {planted.identifier()}\n")
+    return path
+
+
+def plant_own(path: Path, planted: Planted, kind: str, count: int) -> Path:
+    """Own `.npy` or HDF5 files with names in table, file names and attributes; every fourth row cannot be used."""
+    path.mkdir(parents=True)
+    rows = []
+    for number in range(count):
+        file = f"{planted.name()}-{planted.date()}.{kind}"
+        signal_mv = made_ecg_uv(number, 2500) / 1000
+        if kind == "npy":
+            np.save(path / file, signal_mv)
+        else:
+            write_hdf5(path / file, ecg=signal_mv)
+            with h5py.File(path / file, "a") as opened:
+                opened.attrs["patient"] = planted.name()
+                opened["ecg"].attrs["recorded"] = planted.date()
+        row = own_row(f"{planted.name()}.{number}", file, patient_id=planted.identifier(), age=40)
+        row |= {"name": planted.name(), "born": planted.date(), "remark": f"{planted.name()}, Linkstyp"}
+        if number % 4 == 0:
+            row |= [
+                {"labels": f"Sinus rhythm, {planted.name()}"},
+                {"unit": planted.name()},
+                {"leads": " ".join(planted.name() for _ in range(12))},
+                {"file": f"{planted.name()}.{kind}"},
+                {"rate_hz": planted.name()},
+                {"record_id": f"{planted.name()}, {planted.name()}"},
+            ][number // 4 % 6]
+        rows.append(row)
+    write_csv(path / "records.csv", rows)
+    return path
+
+
+def plant_ukbiobank(path: Path, planted: Planted, count: int) -> Path:
+    """XML files named after the participant, with names and dates inside; two cannot be used."""
+    made_ukbiobank(path, [f"{planted.identifier()}_20205_2_0.xml" for _ in range(count)])
+    files = sorted(path.glob("*.xml"))
+    for file in files:
+        text = file.read_text(encoding="latin-1").replace("Planted", planted.name())
+        text = text.replace("Sinus rhythm", f"Sinus rhythm, {planted.name()}, born {planted.date()}")
+        file.write_text(text, encoding="latin-1")
+    edit(files[0], 'lead="V6"', f'lead="{planted.name()}"')
+    edit(files[1], "<PatientInfo>", f"<{planted.name()}>")
+    (path / f"{planted.name()}_{planted.date()}.xml").write_text("<CardiologyXML/>")
+    return path
+
+
+def plant_code15(path: Path, planted: Planted, count: int) -> Path:
+    """CODE-15% with ids of twelve digits and columns and attributes that it does not have; one cell is no number."""
+    exams = [int(planted.identifier()) for _ in range(count)]
+    rows = [code15_row(exam, 0, patient_id=int(planted.identifier())) for exam in exams]
+    rows[0]["age"] = planted.name()
+    rows[1]["AF"] = planted.name()
+    made_code15(path, [row | {"name": planted.name(), "date": planted.date()} for row in rows], {0: exams})
+    with h5py.File(path / "exams_part0.hdf5", "a") as opened:
+        opened.attrs["technician"] = planted.name()
     return path

@@ -26,7 +26,14 @@ from ecgdist.packing.shards import read_all
 from ecgdist.record import Recording
 from ecgdist.sources.wfdb_folder import WfdbFolder
 from tests.packing.folders import georgia_folder, pack_to
-from tests.packing.planted import Planted, plant_ptbxl, plant_wfdb
+from tests.packing.planted import (
+    Planted,
+    plant_code15,
+    plant_own,
+    plant_ptbxl,
+    plant_ukbiobank,
+    plant_wfdb,
+)
 from tests.packing.test_privacy import every_written_text
 
 KEY = "a key that only the test knows"
@@ -44,14 +51,20 @@ def ray_folder() -> Iterator[Path]:
 @pytest.mark.ray
 def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> None:
     planted = Planted(seed=20261124)
-    wfdb = plant_wfdb(tmp_path / "wfdb", planted, 42)
-    ptbxl = plant_ptbxl(tmp_path / "ptb-xl", planted, 56)
+    folders = {
+        "wfdb": plant_wfdb(tmp_path / "wfdb", planted, 36),
+        "ptbxl": plant_ptbxl(tmp_path / "ptb-xl", planted, 28),
+        "npy": plant_own(tmp_path / "npy", planted, "npy", 24),
+        "hdf5": plant_own(tmp_path / "hdf5", planted, "hdf5", 24),
+        "ukbiobank": plant_ukbiobank(tmp_path / "ukbiobank", planted, 8),
+        "code15": plant_code15(tmp_path / "code15", planted, 8),
+    }
     broken = tmp_path / "broken"
     georgia_folder(broken, "a")
     loop = broken / f"{planted.name()}.hea"
     loop.symlink_to(loop)  # storage fails in reading it
     assert len(planted.secrets) >= 500
-    sources = [f"wfdb={wfdb}", f"ptbxl={ptbxl}"]
+    sources = [f"{kind}={folder}" for kind, folder in folders.items()]
     out = tmp_path / "corpus"
     pack = ["pack", "--set", "records_per_shard=20", "--private"]
     commands = [
@@ -61,6 +74,7 @@ def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> N
         [*pack, f"wfdb={broken}", "--out", str(tmp_path / "none"), "--set", "max_refused_share=1"],
         ["inspect", str(out), "--verify"],
         ["inspect", str(out), "--json"],
+        ["plan", "pack", *sources, "--private", "--json"],
     ]
     done = subprocess.run(
         [sys.executable, "-m", "tests.packing.commands", json.dumps(commands)],
@@ -72,8 +86,11 @@ def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> N
         check=True,
     )
     said = done.stdout + done.stderr
-    assert re.findall(r"^exit \d", said, re.M) == ["exit 1", "exit 0", "exit 1", "exit 1", "exit 0", "exit 0"]
-    assert re.search(r"The first: (wfdb/[0-9a-f]{32}: \w+; ){4}wfdb/[0-9a-f]{32}: \w+\. Mend", said), said
+    assert re.findall(r"^exit \d", said, re.M) == [f"exit {code}" for code in (1, 0, 1, 1, 0, 0, 0)]
+    assert re.search(
+        r"The first: (wfdb/[0-9a-f]{32}: \w+; ){4}wfdb/[0-9a-f]{32}: \w+ \(private = false says more\)\. Mend",
+        said,
+    ), said
     assert re.search(r"error: reading record wfdb/[0-9a-f]{32}: Too many levels of symbolic links", said), (
         said
     )
@@ -81,7 +98,8 @@ def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> N
     corpus = Corpus(out)
     assert corpus.manifest.private
     assert set(corpus.manifest.refused) >= {"unknown_lead", "unknown_unit", "unreadable_header"}
-    assert corpus.manifest.sources["wfdb"].refused == 14
+    refused = {name: facts.refused for name, facts in corpus.manifest.sources.items()}
+    assert refused == {"wfdb": 12, "ptbxl": 7, "npy": 6, "hdf5": 6, "ukbiobank": 3, "code15": 4}
     logs = "\n".join(path.read_text(errors="replace") for path in ray_folder.rglob("*.*") if path.is_file())
     assert "raylet" in logs  # the search sees what is there
     written = "\n".join(every_written_text(folder) for folder in (out, tmp_path / "none"))
@@ -101,6 +119,7 @@ def private_plan(source: str, out: Path) -> Plan:
         (ValueError("Mustermann"), DataError, r"ValueError in test_private\.py, line \d+; this is a defect"),
         (DataError("Mustermann"), DataError, "it is not as its layout says"),
         (StorageError("Mustermann"), StorageError, "storage fails"),
+        (ConfigError("Mustermann"), DataError, "it is not as its layout says"),
     ],
 )
 def test_errors_are_told_without_what_they_quote(
@@ -117,6 +136,7 @@ def test_errors_are_told_without_what_they_quote(
         list(read_all(plan.work, plan.chunks[0].listings()))
     assert "Mustermann" not in str(caught.value)
     assert caught.value.__cause__ is None
+    failure = RecordRefused("some_reason", "Mustermann") if isinstance(failure, ConfigError) else failure
     monkeypatch.setattr(WfdbFolder, "list_records", fail)
     with pytest.raises(kind, match=f"listing source wfdb in {tmp_path}/wfdb: ") as caught:
         private_plan(source, tmp_path / "corpus")

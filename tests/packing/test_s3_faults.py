@@ -24,6 +24,7 @@ from tests.sources.made import code15_row, made_code15
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
 RECORDS_PER_SHARD = 10
+MAX_REFUSED_SHARE = 0.05
 
 
 @contextmanager
@@ -32,6 +33,7 @@ def packing(proxy: FaultyS3, out: Location, log: Path, *sources: str) -> Iterato
     command = [
         sys.executable, "-m", "ecgdist.cli", "pack", *sources, "--out", str(out),
         "--set", "pack.rate_hz=100", "--set", f"records_per_shard={RECORDS_PER_SHARD}",
+        "--set", f"max_refused_share={MAX_REFUSED_SHARE}",
     ]  # fmt: skip
     environment = {**os.environ, "AWS_ENDPOINT_URL": proxy.endpoint, objects.TIMEOUT: "3"}
     with log.open("wb") as sink:
@@ -58,7 +60,13 @@ def test_a_bad_network_gives_the_same_corpus(ray_cluster: None, s3: S3Server, tm
     rows = [code15_row(exam, exam % 2) for exam in range(20)]
     parts = {part: [exam for exam in range(20) if exam % 2 == part] for part in (0, 1)}
     code15 = made_code15(tmp_path / "code15", rows, parts)
-    pack_to(tmp_path / "local", f"ptbxl={ptbxl}", f"code15={code15}", records_per_shard=RECORDS_PER_SHARD)
+    pack_to(
+        tmp_path / "local",
+        f"ptbxl={ptbxl}",
+        f"code15={code15}",
+        records_per_shard=RECORDS_PER_SHARD,
+        max_refused_share=MAX_REFUSED_SHARE,
+    )
     bucket = Location.of(f"s3://ecg/{tmp_path.name}")
     sources = (
         f"ptbxl={to_bucket(ptbxl, bucket / 'ptb-xl')}",
