@@ -17,7 +17,11 @@ from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 
 FORMAT_VERSION = 2
 ROWS_PER_GROUP = 128
-"""Rows of one Parquet row group: the unit of reading and of the epoch's permutation."""
+"""Rows of one Parquet row group: the unit of reading and of the epoch's permutation.
+
+Measured at 250 Hz (``tests/benchmarks/codec.py``): of 64 rows, S3 gives 15 % fewer ECG/s; of 256, 10 % more, for twice
+the memory of a pool and a coarser permutation. The bytes are the same.
+"""
 
 FACTS = pa.schema(
     [

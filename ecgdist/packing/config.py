@@ -18,7 +18,7 @@ class PackConfig(Config):
     pack: PackStep = PackStep()
     """Rate, length and limits of the packed signals."""
     records_per_shard: int = Field(default=2048, ge=1)
-    """Records listed per shard; 2,048 records of 10 s at 250 Hz are about 128 MB before compression."""
+    """Records listed per shard; 2,048 records of 10 s at 250 Hz are about 33 MB."""
     exclude: tuple[str, ...] = ()
     """Records to leave out knowingly, as patterns on ``source/record_id``: ``challenge2021/ptb-xl/*``."""
     private: bool | None = None

@@ -1,9 +1,10 @@
-"""What signals cost to store and to read in several forms, and in row groups of several sizes.
+"""What signals cost to store and to read: in several forms, in row groups and in shards of several sizes.
 
 Run with ``python -m tests.benchmarks.codec [KIND=DIR ...]``: the sources named, packed at 250 Hz, or else the shipped
-sample at its own 100 Hz. Every form is written and read in one run, alternately, several times; "of int16" is the
-median of the paired ratios to the plain form. Reading is of whole row groups in random order from Parquet with page
-checksums, decoding included: local (in the page cache) and from SeaweedFS on this machine.
+sample at its own 100 Hz. All are written and read in one run, alternately, several times. A cell is median, range,
+and the median of the paired ratios to what corpora had before (int16 under zstd 1) or to the size in use. Reading
+is of whole row groups in random order from Parquet with page checksums, decoding included: local (in the page
+cache) and from SeaweedFS on this machine.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ecgdist.corpus import codec
-from ecgdist.corpus.schema import ROWS_PER_GROUP, signal_array, signal_column
+from ecgdist.corpus.schema import ROWS_PER_GROUP, shard_schema, shard_writer, signal_array, signal_column
 from ecgdist.errors import RecordRefused
+from ecgdist.packing import PackConfig
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import NUM_LEADS
 from ecgdist.sample import sample_folder
@@ -38,6 +40,10 @@ REPEATS = 5
 ROWS_READ = 1024
 """The ECGs are repeated up to so many; zstd does not look back far enough to see it."""
 GROUP_SIZES = (32, 64, 128, 256, 512)
+SHARD_ROWS = (1024, 2048, 4096, 8192)
+SHARD_ROWS_IN_USE = PackConfig.model_fields["records_per_shard"].default
+OPENINGS = 8
+"""So many times a shard is opened in a repeat."""
 ROWS_AT_ONCE = 8
 
 Signals = npt.NDArray[np.int16]
@@ -185,11 +191,11 @@ def write(stored: Signals, path: Path, compression: str, level: int | None, grou
 
 
 def read_per_second(where: Location, decode: Encode, samples: int, groups: npt.NDArray[np.int64]) -> float:
-    """ECGs per second of one process that reads row groups in the given order."""
+    """ECGs per second of one process that opens a file and reads row groups in the given order."""
     filesystem, name = where.arrow()
-    file = pq.ParquetFile(filesystem.open_input_file(name), pre_buffer=True, page_checksum_verification=True)
     rows = 0
     began = time.perf_counter()
+    file = pq.ParquetFile(filesystem.open_input_file(name), pre_buffer=True, page_checksum_verification=True)
     for group in groups:
         column = file.read_row_group(int(group), use_threads=False)["signal"]
         rows += len(decode(signal_array(column, samples)))
@@ -239,6 +245,34 @@ def measure_groups(signals: Signals, folder: Path, bucket: Location) -> dict[int
     return found
 
 
+def measure_shards(signals: Signals, folder: Path, bucket: Location) -> dict[int, dict[str, list[float]]]:
+    """Shards with all their columns, opened anew for each row group, as by a worker that meets them at random."""
+    samples = signals.shape[2]
+    stored = codec.encode(np.resize(signals, (ROWS_PER_GROUP, NUM_LEADS, samples)))
+    schema = shard_schema(samples)
+    columns = {field.name: pa.nulls(ROWS_PER_GROUP, field.type) for field in schema}
+    columns["signal"] = signal_column(stored.view("<i2").reshape(-1, NUM_LEADS, samples))
+    found: dict[int, dict[str, list[float]]] = {}
+    for rows in SHARD_ROWS:
+        path = folder / f"shard-{rows}.parquet"
+        with shard_writer(path, samples) as writer:
+            for _ in range(rows // ROWS_PER_GROUP):
+                writer.write_table(pa.table(columns, schema=schema))
+        (bucket / path.name).upload(str(path))
+        found[rows] = {"bytes": [path.stat().st_size / rows], "local": [], "s3": []}
+    for _ in range(REPEATS):
+        for rows in SHARD_ROWS:
+            path = folder / f"shard-{rows}.parquet"
+            groups = np.random.default_rng(0).integers(0, rows // ROWS_PER_GROUP, OPENINGS)
+            for place, where in (("local", Location.of(path)), ("s3", bucket / path.name)):
+                rates = [
+                    read_per_second(where, Stored().decode, samples, groups[i : i + 1])
+                    for i in range(OPENINGS)
+                ]
+                found[rows][place].append(statistics.harmonic_mean(rates))
+    return found
+
+
 def _require_whole(form: Form, signals: Signals, path: Path) -> None:
     """A form that gives other signals back measures nothing."""
     read = form.decode(signal_array(pq.read_table(path)["signal"], signals.shape[2]))
@@ -259,7 +293,10 @@ def main() -> None:
         os.environ.update(server.environment)
         bucket = Location.of("s3://ecg/codec")
         console.print(_forms_table(measure_forms(signals, Path(temporary), bucket)))
-        console.print(_groups_table(measure_groups(signals, Path(temporary), bucket)))
+        groups = measure_groups(signals, Path(temporary), bucket)
+        console.print(_sizes_table(f"{codec.CODEC} in row groups", ROWS_PER_GROUP, groups))
+        shards = measure_shards(signals, Path(temporary), bucket)
+        console.print(_sizes_table("Shards opened for one row group", SHARD_ROWS_IN_USE, shards))
 
 
 def _forms_table(found: list[dict[str, list[float]]]) -> Table:
@@ -273,18 +310,20 @@ def _forms_table(found: list[dict[str, list[float]]]) -> Table:
     return table
 
 
-def _groups_table(found: Mapping[int, Mapping[str, list[float]]]) -> Table:
-    table = _table(f"{codec.CODEC} in row groups", "rows", "kB a group", "kB/ECG", "local", "s3")
-    now = found[ROWS_PER_GROUP]
+def _sizes_table(title: str, present: int, found: Mapping[int, Mapping[str, list[float]]]) -> Table:
+    table = _table(title, "rows", "MB", "kB/ECG", "local", "s3")
+    now = found[present]
     for size, values in found.items():
         per_ecg = values["bytes"][0]
         cells = (_cell(values[place], now[place]) for place in ("local", "s3"))
-        table.add_row(str(size), f"{size * per_ecg / 1e3:,.0f}", f"{per_ecg / 1e3:.2f}", *cells)
+        table.add_row(str(size), f"{size * per_ecg / 1e6:,.1f}", f"{per_ecg / 1e3:.2f}", *cells)
     return table
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=f"{title}: ECG/s of one process, and as a share of what corpora had or have")
+    table = Table(
+        title=f"{title}: ECG/s of one process, and as a share of the form before or the size in use"
+    )
     for column in columns:
         table.add_column(column, justify="left" if column in {"form", ""} else "right")
     return table
