@@ -7,7 +7,7 @@ objects, which numpy keeps as pickles, are refused.
 from __future__ import annotations
 
 import math
-from io import BytesIO
+from io import SEEK_END, BytesIO
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -63,11 +63,11 @@ def _record(content: BinaryIO, row: int | None) -> npt.NDArray[Any]:
     if num_values > MAX_VALUES:
         raise refused(f"the array has shape {shape}; 2**25 values at most are read at once")
     start = offset if whole or row is None else offset + row * num_values * dtype.itemsize
-    content.seek(start)
-    stored = content.read(num_values * dtype.itemsize)
-    if len(stored) < num_values * dtype.itemsize:
+    num_bytes = num_values * dtype.itemsize
+    if content.seek(0, SEEK_END) < start + num_bytes:
         raise RecordRefused("truncated_signal", f"the file is shorter than its shape {shape} needs")
-    values = np.frombuffer(stored, dtype)
+    content.seek(start)
+    values = np.frombuffer(content.read(num_bytes), dtype)
     if not whole:
         return values.reshape(shape[1:])
     array = values.reshape(shape, order="F" if fortran else "C")
@@ -87,7 +87,7 @@ def _header(content: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any], in
         header = BytesIO(content.read(length_bytes + length))
         shape, fortran, dtype = read_header(header, _MAX_HEADER_BYTES)
     except (ValueError, TypeError, LookupError, SyntaxError, RecursionError, MemoryError) as error:
-        raise refused(f"not a readable .npy file: {error}") from error
+        raise refused("the file does not start with the header of a .npy array") from error
     if dtype.kind not in "iuf" or dtype.itemsize > 8 or min(shape, default=0) < 0:
         raise refused(f"the array holds {dtype} values in shape {shape}, not plain numbers")
     return shape, fortran, dtype, offset

@@ -11,12 +11,15 @@ import ctypes
 import json
 import os
 import resource
+import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ecgdist.errors import DataError, RecordRefused
 from ecgdist.sources import open_source
 
+ROOT = Path(__file__).parents[2]
 _IN_ACCESS, _IN_OPEN = 0x1, 0x20
 
 
@@ -77,6 +80,25 @@ def main(kind: str, watched: str, mebibytes: str, *folders: str) -> None:
     touched = watch.names()
     (Path(watched) / "secret.txt").read_bytes()  # the watch must notice this
     print(json.dumps({"outcomes": outcomes, "touched": touched, "control": watch.names()}))
+
+
+def child(
+    kind: str, watched: Path, mebibytes: int, folders: list[Path], **environment: str
+) -> dict[str, Any]:
+    """Run this file on folders in a process of its own: what became of the records, and what was opened."""
+    command = [sys.executable, "-m", "tests.sources.hostile_child", kind, str(watched), str(mebibytes)]
+    done = subprocess.run(
+        [*command, *map(str, folders)],
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 if __name__ == "__main__":

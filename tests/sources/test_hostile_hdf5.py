@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +14,9 @@ import pytest
 
 from ecgdist.sources import open_source
 from tests.sources.contract import read_all
+from tests.sources.hostile_child import child
 from tests.sources.made import made_ecg_uv, own_row, write_csv, write_hdf5
 
-ROOT = Path(__file__).parents[2]
 MEBIBYTES = 256
 SHAPE = (12, 2500)
 
@@ -292,24 +288,6 @@ def folder_of(base: Path, name: str) -> Path:
     (base / name).mkdir()
     write_csv(base / name / "records.csv", [own_row("one", "hostile.h5")])
     return base / name
-
-
-def child(
-    kind: str, watched: Path, mebibytes: int, folders: list[Path], **environment: str
-) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.sources.hostile_child", kind, str(watched), str(mebibytes)]
-    done = subprocess.run(
-        [*command, *map(str, folders)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 @pytest.mark.parametrize(
