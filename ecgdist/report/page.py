@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import yaml
-from jinja2 import Environment, StrictUndefined
 
 from ecgdist.downstream.evaluation import Evaluation
 from ecgdist.report.curves import LOSSES, PROGRESS, Rows, draw_curves, present, svg
 from ecgdist.report.ecgpaper import draw_reconstruction, png, width_mm
+from ecgdist.report.html import Image, data_uri, rendered
 from ecgdist.storage import Location
 
 FILE = "index.html"
@@ -93,13 +91,6 @@ class ReportData:
     versions: Mapping[str, str]
 
 
-@dataclass(frozen=True)
-class _Image:
-    uri: str
-    alt: str
-    width_mm: float | None = None
-
-
 def write_report(data: ReportData, folder: str | Location) -> Location:
     """Write the report as ``index.html`` into a folder, local or in object storage; returns where it is."""
     target = Location.of(folder) / FILE
@@ -109,14 +100,10 @@ def write_report(data: ReportData, folder: str | Location) -> Location:
 
 def render(data: ReportData) -> str:
     """The report as HTML. Every text from outside is escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["count"] = lambda number: f"{number:,}"
-    template = resources.files("ecgdist.report").joinpath("template.html").read_text(encoding="utf-8")
     panels = [present(data.metrics, names) for names in (LOSSES, PROGRESS)]
     labels = sorted(data.data.by_label.items(), key=lambda item: (-item[1], item[0]))
-    return environment.from_string(template).render(
+    return rendered(
+        "template.html",
         data=data,
         summary=summary(data),
         curves=[_curves(data.metrics, shown) for shown in panels if shown],
@@ -165,18 +152,18 @@ def _probe_sentences(evaluation: Evaluation) -> list[str]:
     ]
 
 
-def _curves(rows: Rows, names: Mapping[str, str]) -> _Image:
+def _curves(rows: Rows, names: Mapping[str, str]) -> Image:
     changes = []
     for key, title in names.items():
         values = [row[key] for row in rows if key in row]
         changes.append(f"{title} from {values[0]:.4g} to {values[-1]:.4g}")
-    return _Image(
-        _data_uri("image/svg+xml", svg(draw_curves(rows, names))),
+    return Image(
+        data_uri("image/svg+xml", svg(draw_curves(rows, names))),
         f"Curves over {rows[-1]['samples']:,.0f} ECGs seen: {'; '.join(changes)}.",
     )
 
 
-def _ecg(shown: Reconstruction | Missing) -> _Image | None:
+def _ecg(shown: Reconstruction | Missing) -> Image | None:
     if isinstance(shown, Missing):
         return None
     figure = draw_reconstruction(
@@ -192,8 +179,4 @@ def _ecg(shown: Reconstruction | Missing) -> _Image | None:
         f"{duration_s:g} seconds of recording {shown.record_id} on ECG paper; {shown.hidden.mean():.0%} of "
         "the time was hidden from the model, and its reconstruction is drawn over the recorded signal there."
     )
-    return _Image(_data_uri("image/png", png(figure)), alt, width_mm(figure))
-
-
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+    return Image(data_uri("image/png", png(figure)), alt, width_mm(figure))
