@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.signal import resample_poly
 
 from ecgdist.signals.resample import rate_ratio, resample, resampled_length
+from ecgdist.signals.segments import to_int16
 from tests.signals.real_ecgs import signals_uv
 
 RATES_HZ = (100.0, 128.5, 200.0, 257.0, 360.0, 400.0, 500.0, 1000.0)
@@ -30,6 +31,36 @@ def test_equals_scipy_sample_by_sample_away_from_the_ends(rate_hz: float) -> Non
     reach = 10 * max(1, int(np.ceil(ratio))) + 1  # output samples that see beyond an end
     inner = slice(reach, resampled_length(1000, rate_hz, 250.0) - reach)
     np.testing.assert_allclose(resample(x, rate_hz, 250.0)[:, inner], expected[:, inner], rtol=0, atol=1e-9)
+
+
+@given(
+    st.integers(1, 3000),
+    st.sampled_from((*RATES_HZ, 977.0, 999.4113)),
+    st.sampled_from((100.0, 250.0, 500.0)),
+    st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=60, deadline=None)
+def test_equals_scipy_sample_by_sample_up_to_the_ends(
+    samples: int, rate_hz: float, to_rate_hz: float, seed: int
+) -> None:
+    x = np.random.default_rng(seed).normal(scale=1000, size=(2, samples))
+    np.testing.assert_allclose(
+        resample(x, rate_hz, to_rate_hz), by_scipy(x, rate_hz, to_rate_hz), rtol=0, atol=1e-9
+    )
+
+
+def by_scipy(x: np.ndarray, rate_hz: float, to_rate_hz: float) -> np.ndarray:
+    ratio = rate_ratio(rate_hz, to_rate_hz)
+    offset = x.mean(axis=1, keepdims=True)
+    moved = resample_poly(x - offset, ratio.numerator, ratio.denominator, axis=1, padtype="smooth")
+    return moved[:, : resampled_length(x.shape[1], rate_hz, to_rate_hz)] + offset
+
+
+@pytest.mark.parametrize("to_rate_hz", [240.0, 250.0, 360.0, 400.0, 500.0])
+def test_real_ecgs_give_the_same_whole_microvolts_as_with_scipy(to_rate_hz: float) -> None:
+    x = signals_uv(64).reshape(-1, 1000)
+    ours, scipys = (to_int16(each(x, 100.0, to_rate_hz)) for each in (resample, by_scipy))
+    assert (ours != scipys).sum() == 0
 
 
 @pytest.mark.parametrize("rate_hz", RATES_HZ)
