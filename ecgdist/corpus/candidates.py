@@ -3,8 +3,8 @@
 A fingerprint is cut into `_BANDS` bands, and only rows that agree in a whole band are compared: two that differ in
 fewer bits than there are bands agree in one for certain, two that differ in `SAME_BITS` of 384 with probability
 0.99. Rows are sorted by each band in turn. Of up to `_FEW` rows that agree every pair is compared; of more, each
-with its neighbours and the first, so that time and memory grow with the rows and not with their pairs, however
-many copies there are of one waveform.
+with its neighbours and with the first (between two tables, the first of the other one), so that time and memory
+grow with the rows and not with their pairs, however many copies there are of one waveform.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def near_pairs(prints: Bytes, limit: int = CANDIDATE_BITS) -> Pairs:
         limit: most bits in which two may differ.
     """
     rows = np.flatnonzero(prints.any(axis=1))
-    one_of_each, first_of = _distinct(prints[rows])
-    again = np.flatnonzero(first_of != np.arange(len(rows)))
-    near = _near(prints, rows[one_of_each], None, limit)
+    compared, stands_for = _distinct(prints[rows])
+    copies = np.flatnonzero(stands_for != np.arange(len(rows)))
+    near = _near(prints, rows[compared], None, limit)
     return Pairs(
-        np.concatenate([rows[first_of[again]], near.first]), np.concatenate([rows[again], near.second])
+        np.concatenate([rows[stands_for[copies]], near.first]), np.concatenate([rows[copies], near.second])
     )
 
 
@@ -84,9 +84,9 @@ def near_pairs_between(prints: Bytes, others: Bytes, limit: int = CANDIDATE_BITS
     ours = rows < len(prints)
     kept, firsts = [], np.zeros(len(both), dtype=np.int64)
     for side in (rows[ours], rows[~ours]):
-        one_of_each, first_of = _distinct(both[side])
-        kept.append(side[one_of_each])
-        firsts[side] = side[first_of]
+        compared, stands_for = _distinct(both[side])
+        kept.append(side[compared])
+        firsts[side] = side[stands_for]
     near = _near(both, np.concatenate(kept), len(kept[0]), limit)
     near = _with_copies(near, firsts, rows)
     return Pairs(near.first, near.second - len(prints))
@@ -109,7 +109,11 @@ def _with_copies(near: Pairs, firsts: Ints, rows: Ints) -> Pairs:
 
 
 def _distinct(prints: Bytes) -> tuple[Ints, Ints]:
-    """The first row of each fingerprint, and for every row the first that has the same one."""
+    """The rows to compare, and for every row the one that stands for it.
+
+    A row stands for itself, but of more than `_FEW` with one fingerprint the first stands for all. (Not of fewer:
+    rows of one fingerprint need not hold one waveform, and then each has to be compared with each.)
+    """
     words = np.ascontiguousarray(prints).view(np.uint64)
     # Multiplication by an odd number, modulo 2^64, loses nothing. Rows of one fingerprint come together; others
     # that do, too, are told apart below.
@@ -121,10 +125,12 @@ def _distinct(prints: Bytes) -> tuple[Ints, Ints]:
     changes = np.ones(len(order), dtype=np.bool_)
     if len(order):
         changes[1:] = (words[order[1:]] != words[order[:-1]]).any(axis=1)
-    starts = order[changes]
-    first_of = np.empty(len(order), dtype=np.int64)
-    first_of[order] = starts[np.cumsum(changes) - 1]
-    return np.sort(starts), first_of
+    starts = np.flatnonzero(changes)
+    sizes = np.diff(np.append(starts, len(order)))
+    first = np.repeat(order[starts], sizes)
+    stands_for = np.empty(len(order), dtype=np.int64)
+    stands_for[order] = np.where(np.repeat(sizes, sizes) > _FEW, first, order)
+    return np.flatnonzero(stands_for == np.arange(len(order))), stands_for
 
 
 def _near(prints: Bytes, rows: Ints, num_ours: int | None, limit: int) -> Pairs:
@@ -133,10 +139,7 @@ def _near(prints: Bytes, rows: Ints, num_ours: int | None, limit: int) -> Pairs:
     for band in range(_BANDS):
         order, key = _sorted_by_band(prints, rows, band)
         theirs = None if num_ours is None else order >= num_ours
-        for left, right in _agreeing(key):
-            if theirs is not None:
-                apart = theirs[left] != theirs[right]
-                left, right = left[apart], right[apart]
+        for left, right in _agreeing(key, theirs):
             found.append(_close(prints, rows, order[left], order[right], limit))
     pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, dtype=np.int64)
     first, second = np.divmod(pairs, len(rows)) if len(rows) else (pairs, pairs)
@@ -154,8 +157,11 @@ def _sorted_by_band(prints: Bytes, rows: Ints, band: int) -> tuple[Ints, npt.NDA
     return order, (key[order] >> np.uint64(8 * _BAND_BYTES)).astype(np.uint32)
 
 
-def _agreeing(key: npt.NDArray[np.uint32]) -> Iterator[tuple[Ints, Ints]]:
-    """Places in a sorted key whose values are equal: every pair of few, of many those that the module names."""
+def _agreeing(key: npt.NDArray[np.uint32], theirs: Bools | None) -> Iterator[tuple[Ints, Ints]]:
+    """Places in a sorted key whose values are equal: every pair of few, of many those that the module names.
+
+    With `theirs`, only pairs of a place where it is False with one where it is True.
+    """
     starts = np.flatnonzero(np.concatenate([[True], key[1:] != key[:-1]])[: len(key)])
     sizes = np.diff(np.append(starts, len(key)))
     few = np.repeat(sizes <= _FEW, sizes)
@@ -164,10 +170,21 @@ def _agreeing(key: npt.NDArray[np.uint32]) -> Iterator[tuple[Ints, Ints]]:
         left = np.flatnonzero(same if shift <= _NEIGHBOURS else same & few[shift:])
         if not len(left):
             break
+        if theirs is not None:
+            left = left[theirs[left] != theirs[left + shift]]
         yield left, left + shift
-    leader = np.repeat(starts, sizes)
-    beyond = np.flatnonzero(~few & (np.arange(len(key)) - leader > _NEIGHBOURS))
-    yield leader[beyond], beyond
+    value = np.repeat(np.arange(len(starts)), sizes)
+    everybody = np.ones(len(key), dtype=np.bool_)
+    for leaders, others in (
+        ((everybody, everybody),) if theirs is None else ((theirs, ~theirs), (~theirs, theirs))
+    ):
+        leader = np.full(len(starts), -1, dtype=np.int64)
+        # Backwards, so that the first of each value is the one that stays.
+        places = np.flatnonzero(leaders)[::-1]
+        leader[value[places]] = places
+        led = np.flatnonzero(others & ~few & (leader[value] >= 0))
+        led = led[leader[value[led]] != led]
+        yield leader[value[led]], led
 
 
 def _close(prints: Bytes, rows: Ints, one: Ints, other: Ints, limit: int) -> Ints:

@@ -172,11 +172,11 @@ def _part(
             pa.binary(FINGERPRINT_BYTES), count, [None, pa.py_buffer(np.ascontiguousarray(prints))]
         ),
     }
-    arrays = [values if isinstance(values, pa.Array) else pa.array(values) for values in columns.values()]
-    return pa.table(
-        [array.cast(INDEX.field(name).type) for name, array in zip(columns, arrays, strict=True)],
-        schema=INDEX,
-    )
+    arrays = {
+        name: values if isinstance(values, pa.Array) else pa.array(values) for name, values in columns.items()
+    }
+    empty = pa.nulls(count)
+    return pa.table([arrays.get(field.name, empty).cast(field.type) for field in INDEX], schema=INDEX)
 
 
 def _open(ours: Corpus, theirs: Corpus) -> str:

@@ -14,6 +14,7 @@ from ecgdist.corpus import Corpus, Manifest, ShardFacts, SourceFacts
 from ecgdist.corpus.codec import CODEC, encode
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
+    FACTS,
     FORMAT_VERSION,
     INDEX,
     REFUSED,
@@ -121,10 +122,10 @@ def _facts(row: Mapping[str, Any], rate_hz: float, hasher: PatientHasher) -> dic
     (fingerprint,) = fingerprints(
         signal_uv[None], rate_hz, row["lead_mask"][None], np.array([row["valid_samples"]])
     )
-    usual = {
-        "segment": 0, "age": None, "sex": None, "labels": [], "quality": [], "source_rate_hz": rate_hz,
+    usual = dict.fromkeys(FACTS.names) | {
+        "segment": 0, "labels": [], "quality": [], "source_rate_hz": rate_hz,
         "source_samples": signal_uv.shape[1], "nan_share": 0.0, "flat_leads": 0, "clipped_leads": 0,
-        "peak_uv": 0.0, "limb_residual_uv": None,
+        "peak_uv": 0.0,
     }  # fmt: skip
     own = {
         "patient_key": hasher.patient_key("made", row["patient"], row["record_id"]),

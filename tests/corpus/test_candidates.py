@@ -80,7 +80,7 @@ def test_the_same_as_comparing_all() -> None:
         assert {pair[side] for pair in between} == {pair[side] for pair in slow}
 
 
-@pytest.mark.parametrize("bits", [0, 6])
+@pytest.mark.parametrize("bits", [0, 1, 6])
 def test_ten_thousand_copies_take_no_more_than_their_rows(bits: int) -> None:
     copies = changed(np.repeat(drawn(1, 0), 10_000, axis=0), bits, 1)
     prints = np.concatenate([drawn(5_000, 2), copies])
@@ -93,6 +93,24 @@ def test_ten_thousand_copies_take_no_more_than_their_rows(bits: int) -> None:
     assert len(between) < 100 * len(copies)
     assert set(between.first.tolist()) == set(range(10_000))
     assert set(between.second.tolist()) == set(range(3_000))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(1, 40), (40, 1), (20, 20), (33, 300), (300, 33)])
+@pytest.mark.parametrize("bits", [0, 1, 3])
+def test_every_row_has_a_partner_on_the_other_side(ours: int, theirs: int, bits: int) -> None:
+    prints = changed(np.repeat(drawn(1, 0), ours + theirs, axis=0), bits, 1)
+    found = near_pairs_between(prints[:ours], prints[ours:])
+    assert set(found.first.tolist()) == set(range(ours))
+    assert set(found.second.tolist()) == set(range(theirs))
+
+
+def test_each_of_a_few_rows_with_one_fingerprint_is_compared_with_each() -> None:
+    """They need not hold one waveform, and any two of them may."""
+    prints = np.repeat(drawn(1, 0), 16, axis=0)
+    assert {tuple(sorted(pair)) for pair in as_set(near_pairs(prints))} == {
+        (i, j) for i in range(16) for j in range(i + 1, 16)
+    }
+    assert as_set(near_pairs_between(prints, prints)) == {(i, j) for i in range(16) for j in range(16)}
 
 
 def test_rows_without_a_waveform_are_in_no_pair() -> None:
