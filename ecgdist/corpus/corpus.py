@@ -97,13 +97,16 @@ class Corpus:
         missing = [name for name in names if name not in self._columns]
         if missing:
             content = self._checked(INDEX_FILE, self.manifest.index_sha256)
-            table = read_plain(content, missing)
+            # Its hash is right, but whoever makes a corpus makes its manifest, too.
+            with _damage_named(self.location / INDEX_FILE):
+                table = read_plain(content, missing)
+                found = {n: table[n].cast(INDEX.field(n).type) for n in missing}
             if table.num_rows != self.manifest.rows:
                 raise DataError(
                     f"{self.location / INDEX_FILE} has {table.num_rows} rows, "
                     f"its manifest {self.manifest.rows}"
                 )
-            self._columns.update({n: table[n].cast(INDEX.field(n).type) for n in missing})
+            self._columns.update(found)
         return pa.table({name: self._columns[name] for name in names})
 
     @property
@@ -238,7 +241,7 @@ def _damage_named(path: Location) -> Iterator[None]:
     """Tell a damaged file, which no second try mends, from storage that fails."""
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
         # Arrow's own complaints about content carry no error number; those of a bucket name AWS.
         if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
             raise
