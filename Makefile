@@ -33,6 +33,7 @@ format: install
 bench: install
 	$(BIN)/python -m tests.benchmarks.stream
 	$(BIN)/python -m tests.benchmarks.codec
+	$(BIN)/python -m tests.benchmarks.packing
 
 lock: install
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new
