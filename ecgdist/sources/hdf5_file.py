@@ -169,10 +169,10 @@ class Hdf5Array:
         assert self._chunk is not None
         num_values = math.prod(self._chunk)
         num_bytes = num_values * self.dtype.itemsize
-        # Incompressible data grow by less than a thousandth and 64 bytes when they are deflated.
-        if not 0 < self._dataset.get_chunk_info_by_coord(corner).size <= num_bytes + num_bytes // 1000 + 64:
-            raise refused(f"the chunk of {self._name} at {corner} is absent or larger than its values")
-        skipped, content = self._dataset.read_direct_chunk(corner)
+        # Incompressible data grow by less than a thousandth and 64 bytes when they are deflated: h5py refuses a
+        # chunk that does not fit, and one that is absent.
+        stored = np.empty(num_bytes + num_bytes // 1000 + 64, np.uint8)
+        skipped, content = self._dataset.read_direct_chunk(corner, out=stored)
         for index, number in reversed(list(enumerate(self._filters))):
             if skipped >> index & 1:
                 continue
@@ -259,7 +259,7 @@ class Hdf5File:
             raise
         except (*_CONTENT_ERRORS, zlib.error) as error:
             self._raise_failure()
-            raise refused(f"not a readable HDF5 file: {error}") from error
+            raise refused(f"HDF5 cannot read it: {error}") from error
         self._raise_failure()
 
     def _raise_failure(self) -> None:
