@@ -189,7 +189,7 @@ class Place:
                 etags.append({"PartNumber": number, "ETag": answer["ETag"]})
             self._join_parts(named, etags, size)
         except BaseException:
-            with suppress(*FAILURES):  # what failed first is what is told
+            with suppress(ClientError, *FAILURES):  # what failed first is what is told
                 _answer("abort_multipart_upload", **named)
             raise
 

@@ -52,7 +52,7 @@ def read_by_arrow(file: Location) -> bytes:
 
 @pytest.mark.parametrize("read", [Location.read_bytes, read_in_parts, read_by_arrow])
 def test_what_is_read_is_whole(read: Callable[[Location], bytes], folder: Location, proxy: FaultyS3) -> None:
-    contents = {f"{size}": noise(size) for size in (0, 1, 5_000, 2_500_000)}
+    contents = {f"{size}": noise(size) for size in (0, 5_000, 2_500_000)}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     while not set(FAULTS) <= set(proxy.done):
@@ -98,11 +98,11 @@ def test_a_file_in_parts_is_whole_and_leaves_no_parts(
 
 
 def test_a_long_listing_is_complete(folder: Location, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Five pages; a page that arrives empty is not the end of the folder."""
-    names = [f"p{number % 7}/p{number:05d}/{number}.hea" for number in range(4_500)]
+    """Three pages; a page that arrives empty is not the end of the folder."""
+    names = [f"p{number % 7}/p{number:05d}/{number}.hea" for number in range(2_500)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda name: (folder / name).write_bytes(b"x"), names))
-    monkeypatch.setenv(objects.TIMEOUT, "2")
+    monkeypatch.setenv(objects.TIMEOUT, "1")
     with faulty_s3(s3.endpoint, one_in=2, latency_s=0.0, seed=1) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         while not set(FAULTS) <= set(proxy.done):
@@ -114,14 +114,14 @@ def test_a_long_listing_is_complete(folder: Location, s3: S3Server, monkeypatch:
 
 def test_a_yes_or_no_is_never_a_failure(folder: Location, proxy: FaultyS3) -> None:
     (folder / "there").write_bytes(b"x")
-    for _ in range(20):
+    while not {"busy", "silent", "reset", "lost"} <= set(proxy.done):
+        assert sum(proxy.requests.values()) < 1_000, proxy.done
         assert (folder / "there").exists()
         assert (folder / "there").is_file()
         assert not (folder / "missing").exists()
         assert not folder.is_file()
         with pytest.raises(MissingFileError, match="missing does not exist"):
             (folder / "missing").read_bytes()
-    assert set(proxy.done) >= {"busy", "silent", "reset", "lost"}
 
 
 ACTS: dict[str, Callable[[Location], object]] = {
@@ -167,16 +167,16 @@ def test_a_missing_bucket_is_said_at_once(act: str, proxy: FaultyS3) -> None:
     check_message(caught.value, Location.of("s3://no-such-bucket/x/y"))
 
 
-@pytest.mark.parametrize("act", ACTS.values(), ids=ACTS.keys())
+@pytest.mark.parametrize("act", ["read", "read in parts", "list", "ask", "write", "delete"])
 def test_a_server_that_is_always_busy_is_named(
-    act: Callable[[Location], object], folder: Location, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+    act: str, folder: Location, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(objects, "_LONGEST_WAIT_S", 0.2)
     proxy.one_in = 1
     proxy.draw = lambda method: "busy"  # type: ignore[method-assign]
     with pytest.raises(StorageError, match="again and again") as caught:
-        act(folder / "x/y")
-    assert proxy.done["busy"] >= 6
+        ACTS[act](folder / "x/y")
+    assert proxy.done["busy"] >= 8
     check_message(caught.value, folder / "x/y")
 
 
