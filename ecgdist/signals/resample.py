@@ -58,18 +58,18 @@ def resample(signal: npt.NDArray[np.floating], rate_hz: float, to_rate_hz: float
     ratio = rate_ratio(rate_hz, to_rate_hz)
     if ratio == 1 or signal.shape[1] == 0:
         return signal
-    exact = np.array(signal, dtype=np.float64, order="C")
+    exact = np.ascontiguousarray(signal, dtype=np.float64)
     offset = exact.mean(axis=1, keepdims=True)
-    exact -= offset
+    centred = exact - offset
     num_out = resampled_length(signal.shape[1], rate_hz, to_rate_hz)
     blocks = _blocks(ratio.numerator, ratio.denominator)
     if blocks is None:
         taps = _taps(ratio.numerator, ratio.denominator)
         moved = resample_poly(
-            exact, ratio.numerator, ratio.denominator, axis=1, window=taps, padtype="smooth"
+            centred, ratio.numerator, ratio.denominator, axis=1, window=taps, padtype="smooth"
         )
     else:
-        moved = blocks.apply(exact, num_out)
+        moved = blocks.apply(centred, num_out)
     # scipy rounds the length up.
     resampled: Float64 = moved[:, :num_out] + offset
     return resampled

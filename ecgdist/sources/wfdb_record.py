@@ -8,11 +8,11 @@ or a folder anywhere: links are how data managers keep archives, and no content 
 from __future__ import annotations
 
 import math
+import os
 import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -90,7 +90,7 @@ def header_bytes(root: Location, key: str) -> bytes:
     """
     header = root / f"{key}.hea"
     try:
-        if not header.is_s3 and _is_special(Path(header.uri)):
+        if not header.is_s3 and _is_special(header.uri):
             raise RecordRefused("missing_header", f"{header} is a device or a pipe, not a file")
         with header.open() as file:
             return file.read(MAX_HEADER_BYTES + 1)
@@ -98,10 +98,10 @@ def header_bytes(root: Location, key: str) -> bytes:
         raise RecordRefused("missing_header", f"{header} does not exist") from None
 
 
-def _is_special(path: Path) -> bool:
+def _is_special(path: str) -> bool:
     """Whether this is a device or a pipe: opening or reading one may never end."""
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(path).st_mode
     except OSError:
         return False  # opening it will say what is wrong
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
@@ -128,7 +128,7 @@ def _check_layout(header: Header) -> None:
 def _beside(folder: Location, name: str) -> Location:
     """The signal file that a header names, in the header's own folder."""
     file = folder / name
-    if "/" in name or "\\" in name or not (file.is_s3 or Path(file.uri).is_file()):
+    if "/" in name or "\\" in name or not (file.is_s3 or os.path.isfile(file.uri)):
         raise _missing(folder, name)
     return file
 
