@@ -33,7 +33,7 @@ _BLOCK_ROWS = 32
 _GZIP, _SHUFFLE = 1, 2  # numbers of the filters in the HDF5 specification
 
 # What h5py and HDF5 raise on content that they do not understand.
-_CONTENT_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError)
+_CONTENT_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, ArithmeticError)
 
 Numbers = npt.NDArray[Any]
 
@@ -64,8 +64,7 @@ def _h5py() -> Any:
 class _File(RawIOBase):
     """What HDF5 reads from: a failure of the storage becomes zeros here and is kept for the caller to raise.
 
-    An error raised inside HDF5 is lost there, and one raised while it opens a file leaves it half open, which
-    ends the process with a segmentation fault.
+    An error raised inside HDF5 would come out as one of HDF5's own, as if the file were damaged, or not at all.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -79,7 +78,7 @@ class _File(RawIOBase):
         if self.failure is None and 0 <= self._position < self._size:
             try:
                 self._file.seek(self._position)
-                content = self._file.read(len(view))
+                content = self._file.read(min(len(view), self._size - self._position))
             except Exception as error:  # noqa: BLE001 - raised again by whoever asked HDF5
                 self.failure = error
         view[: len(content)] = content
@@ -136,9 +135,11 @@ class Hdf5Array:
         if (stop - start) * math.prod(self.shape[1:]) > MAX_VALUES:
             raise refused(f"{self._name} has shape {self.shape}; a record may have 2**25 values at most")
         with self._owner.guarded():
+            if self._chunk:
+                return self._read_chunks(start, stop)
             if not self._dataset.get_storage_size():
                 raise refused(f"{self._name} declares shape {self.shape} and holds no data")
-            return self._read_chunks(start, stop) if self._chunk else self._read_whole(start, stop)
+            return self._read_whole(start, stop)
 
     def _read_whole(self, start: int, stop: int) -> Numbers:
         values = np.empty((stop - start, *self.shape[1:]), self.dtype)
