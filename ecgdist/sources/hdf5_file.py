@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from io import SEEK_END, SEEK_SET, RawIOBase
+from threading import Lock
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -37,6 +38,8 @@ _CONTENT_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, Ar
 
 Numbers = npt.NDArray[Any]
 
+_CLEARING = Lock()
+
 
 def refused(detail: str) -> RecordRefused:
     """The refusal of a record whose file cannot be read."""
@@ -56,8 +59,9 @@ def _h5py() -> Any:
         raise ConfigError(
             "reading HDF5 files needs h5py; install it with pip install 'ecgdist[hdf5]'"
         ) from None
-    while h5py.h5pl.size():
-        h5py.h5pl.remove(0)
+    with _CLEARING:  # several threads may read at once
+        while h5py.h5pl.size():
+            h5py.h5pl.remove(0)
     return h5py
 
 

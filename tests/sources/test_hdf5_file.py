@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,14 @@ def test_without_h5py_the_user_is_told_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "pip install 'ecgdist[hdf5]'" in done.stdout
+
+
+def test_files_may_be_read_by_several_threads() -> None:
+    """As many records at once as are read from a bucket."""
+    with ThreadPoolExecutor(16) as pool:
+        blocks = list(pool.map(lambda _: read_three(io.BytesIO(PART.read_bytes())), range(64)))
+    for block in blocks[1:]:
+        np.testing.assert_array_equal(block, blocks[0])
 
 
 def test_limb_leads_follow_from_one_and_two() -> None:
