@@ -26,7 +26,7 @@ from ecgdist.storage import Location
 
 MAX_VALUES = 2**25
 """Most numbers that are read at once: one record of 12 leads and 93 minutes at 500 Hz, 256 MiB as float64."""
-_MAX_VECTOR_VALUES = 10_000_000
+_MAX_VECTOR_VALUES = 2**20
 _MAX_CHUNK_BYTES = 2**26
 _BLOCK_VALUES = 2**23
 _BLOCK_ROWS = 32

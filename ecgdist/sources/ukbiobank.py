@@ -75,9 +75,20 @@ class UkBiobank(Source):
             rate_hz=rate_hz,
             leads=leads,
             patient_id=listing.patient_id,
-            age=parse_age(found.texts.get("Age")),
+            age=parse_age(found.texts.get("Age")) if _in_years(found.units.get("Age")) else None,
             sex=parse_sex(found.texts.get("Gender")),
         )
+
+
+class _Parser(DefusedXMLParser):  # type: ignore[misc]
+    """Accepts a document type that is only named, as vendors write it; it is never fetched. What declares entities or
+    anything else in the file is refused."""
+
+    def defused_start_doctype_decl(
+        self, name: str, sysid: str | None, pubid: str | None, has_internal_subset: int
+    ) -> None:
+        if has_internal_subset:
+            super().defused_start_doctype_decl(name, sysid, pubid, has_internal_subset)
 
 
 class _Collector:
@@ -127,9 +138,9 @@ def _listing(number: int, key: str) -> Listing:
 
 
 def _parse(file: Location) -> _Collector:
-    """What the file holds of the elements that are read. No DTD, entity or outside reference is accepted."""
+    """What the file holds of the elements that are read. Nothing that it refers to is fetched."""
     collector = _Collector()
-    parser = DefusedXMLParser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
+    parser = _Parser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
     try:
         with file.open() as content:
             num_bytes = 0
@@ -167,12 +178,16 @@ def _number(text: str | None, unit: str | None, expected: str) -> float:
     return value
 
 
+def _in_years(unit: str | None) -> bool:
+    return (unit or "years").lower() == "years"
+
+
 def _waveforms(waveforms: list[tuple[str, str]]) -> tuple[tuple[str, ...], npt.NDArray[np.float64]]:
     """Names and ``(leads, samples)`` steps."""
     if not waveforms:
         raise refused("the file holds no WaveformData of a strip")
     try:
-        rows = [[int(word) for word in text.split(",")] for _, text in waveforms]
+        rows = [[int(word) for word in text.rstrip(",").split(",")] for _, text in waveforms]
         signal = np.array(rows, dtype=np.float64)
     except (ValueError, OverflowError) as error:
         raise refused("the leads are not lists of whole numbers of one length") from error

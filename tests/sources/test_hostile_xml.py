@@ -39,6 +39,7 @@ def external_parameter_entity(outside: Path) -> str:
 
 
 def external_dtd(outside: Path) -> str:
+    """Named and not fetched: vendors write such a line, and the record is read."""
     return with_dtd(f'SYSTEM "file://{outside}/secret.txt"')
 
 
@@ -46,8 +47,14 @@ def dtd_from_the_network(outside: Path) -> str:
     return with_dtd('PUBLIC "-//ECG//EN" "http://127.0.0.1:9/ecg.dtd"')
 
 
-def harmless_dtd(outside: Path) -> str:
-    return with_dtd("[<!ELEMENT CardiologyXML ANY>]")
+def defaults_for_attributes(outside: Path) -> str:
+    """Every element would get a copy of a long text."""
+    long = "planted" * 100_000
+    return with_dtd(f'[<!ATTLIST a b CDATA "{long}">]', f"<CardiologyXML>{'<a/>' * 100_000}</CardiologyXML>")
+
+
+def external_dtd_and_entity(outside: Path) -> str:
+    return with_dtd(f'SYSTEM "file://{outside}/secret.txt" [<!ENTITY a "12,">]')
 
 
 def included_file(outside: Path) -> str:
@@ -106,8 +113,9 @@ def another_language(outside: Path) -> str:
 
 HOSTILE = {
     billion_laughs: "unsafe_xml", quadratic_blow_up: "unsafe_xml", external_entity: "unsafe_xml",
-    external_parameter_entity: "unsafe_xml", external_dtd: "unsafe_xml", dtd_from_the_network: "unsafe_xml",
-    harmless_dtd: "unsafe_xml", included_file: "unreadable_signal", deep_nesting: "unreadable_signal",
+    external_parameter_entity: "unsafe_xml", external_dtd_and_entity: "unsafe_xml",
+    defaults_for_attributes: "unsafe_xml",
+    included_file: "unreadable_signal", deep_nesting: "unreadable_signal",
     hundred_megabytes_of_text: "too_large", a_million_elements: "unknown_unit", no_waveforms: "unreadable_signal",
     nan_for_a_sample: "unreadable_signal", words_for_samples: "unreadable_signal",
     a_number_of_a_million_digits: "unreadable_signal", a_number_too_large: "unreadable_signal",
@@ -121,7 +129,7 @@ def answer(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a process of its own says that reads all hostile files."""
     base, outside = tmp_path_factory.mktemp("hostile"), tmp_path_factory.mktemp("outside")
     (outside / "secret.txt").write_text("12,")
-    for maker in HOSTILE:
+    for maker in (*HOSTILE, external_dtd, dtd_from_the_network):
         (base / maker.__name__).mkdir()
         (base / maker.__name__ / "1000037_20205_2_0.xml").write_text(maker(outside), encoding="latin-1")
     return child("ukbiobank", outside, 64, sorted(base.iterdir()))
@@ -132,6 +140,11 @@ def test_is_refused(answer: dict[str, Any], name: str, reason: str) -> None:
     (outcome,) = answer["outcomes"][name]
     assert outcome.startswith(f"{reason}: ")
     assert "lanted" not in outcome
+
+
+@pytest.mark.parametrize("name", ["external_dtd", "dtd_from_the_network"])
+def test_a_document_type_that_is_only_named_is_not_fetched(answer: dict[str, Any], name: str) -> None:
+    assert answer["outcomes"][name] == ["read"]
 
 
 def test_no_other_file_is_opened(answer: dict[str, Any]) -> None:

@@ -79,3 +79,12 @@ def test_a_file_that_vanished_after_listing(tmp_path: Path) -> None:
     (tmp_path / NAME).unlink()
     with pytest.raises(RecordRefused, match="missing_file"):
         source.read_record(listing)
+
+
+@pytest.mark.parametrize(("unit", "age"), [("years", 63), ("Years", 63), ("months", None)])
+def test_only_years_are_an_age(tmp_path: Path, unit: str, age: float | None) -> None:
+    folder = made_ukbiobank(tmp_path, [NAME])
+    text = (folder / NAME).read_text(encoding="latin-1").replace('units="years"', f'units="{unit}"')
+    (folder / NAME).write_text(text, encoding="latin-1")
+    ((recording,), _) = read_all(open_source("ukbiobank", str(folder)))
+    assert recording.age == age
