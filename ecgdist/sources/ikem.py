@@ -67,7 +67,7 @@ class Ikem(ExamParts):
         if listing.row is None or listing.row >= len(lengths):
             raise refused(f"real_lengths has {len(lengths)} values, which is not one for every exam")
         real = _real_part(values, int(lengths[listing.row]))
-        signal_uv, leads = derive_limb_leads(real.T.astype(np.float64), _LEADS)
+        signal_uv, leads = derive_limb_leads(np.ascontiguousarray(real.T, dtype=np.float64), _LEADS)
         flags = ("limb_leads_derived",)
         return Recording(
             record_id=listing.record_id,

@@ -100,7 +100,7 @@ def own_recording(source: str, listing: Listing, values: npt.NDArray[Any]) -> Re
     return Recording(
         record_id=listing.record_id,
         source=source,
-        signal_uv=by_lead.astype(np.float64) * microvolts_per_unit(listing.unit),
+        signal_uv=np.ascontiguousarray(by_lead, dtype=np.float64) * microvolts_per_unit(listing.unit),
         rate_hz=listing.rate_hz,
         leads=listing.leads,
         patient_id=listing.patient_id,

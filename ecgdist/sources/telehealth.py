@@ -42,7 +42,7 @@ def telehealth_recording(source: str, listing: Listing, values: npt.NDArray[Any]
     return Recording(
         record_id=listing.record_id,
         source=source,
-        signal_uv=kept.T.astype(np.float64) * _UV_PER_MV,
+        signal_uv=np.ascontiguousarray(kept.T, dtype=np.float64) * _UV_PER_MV,
         rate_hz=_RATE_HZ,
         leads=STANDARD_LEADS,
         patient_id=listing.patient_id,
