@@ -26,8 +26,11 @@ from ecgdist.sources.wfdb_header import MAX_HEADER_BYTES, Header, SignalLine, pa
 from ecgdist.sources.wfdb_package import read_with_package
 from ecgdist.storage import Location
 
-MAX_VALUES = 2**27
-"""Most samples in a record, of all leads together: twelve leads at 500 Hz for six hours, 1 GiB in memory."""
+MAX_VALUES = 2**26
+"""Most samples in a record, of all leads together: twelve leads at 500 Hz for three hours, 0.5 GiB in memory."""
+
+_MAX_NAME_BYTES = 255
+"""Longest name of a file; asking a bucket for a longer key would look like a failure of the storage."""
 
 _MICROVOLT_PER_STEP = (1e-6, 1e6)
 """One digital unit is at least a millionth of a microvolt and at most a volt; else the gain is wrong."""
@@ -119,7 +122,7 @@ def _check_layout(header: Header) -> None:
         )
     for name, rows in header.files.items():
         if len({header.signals[row].format for row in rows}) > 1:
-            raise RecordRefused("unreadable_header", f"the leads in {name!r} have different formats")
+            raise RecordRefused("unreadable_header", f"the leads in {name[:80]!r} have different formats")
     num_values = (header.num_samples or 1) * sum(signal.samples_per_frame for signal in header.signals)
     if num_values > MAX_VALUES:
         raise _too_long(num_values)
@@ -128,13 +131,14 @@ def _check_layout(header: Header) -> None:
 def _beside(folder: Location, name: str) -> Location:
     """The signal file that a header names, in the header's own folder."""
     file = folder / name
-    if "/" in name or "\\" in name or not (file.is_s3 or os.path.isfile(file.uri)):
+    leads_away = "/" in name or "\\" in name or name in (".", "..") or len(name.encode()) > _MAX_NAME_BYTES
+    if leads_away or not (file.is_s3 or os.path.isfile(file.uri)):
         raise _missing(folder, name)
     return file
 
 
 def _missing(folder: Location, name: str) -> RecordRefused:
-    return RecordRefused("missing_signal", f"the header names {name!r}, which is not in {folder}")
+    return RecordRefused("missing_signal", f"the header names {name[:80]!r}, which is not in {folder}")
 
 
 def _too_long(num_values: int) -> RecordRefused:
@@ -182,6 +186,8 @@ def _read_leads(header: Header, name: str, file: BinaryIO, num_frames: int | Non
     _check_matlab_4(header, name, file)
     file.seek(first.byte_offset)
     content = file.read(needed)
+    if len(content) < needed:  # somebody has cut it meanwhile
+        raise _truncated(name, file, first.byte_offset + needed)
     frames = decode(content, first.format, num_values).reshape(num_frames, len(rows), -1)
     return np.ascontiguousarray(frames.transpose(1, 0, 2)).reshape(len(rows), -1)
 
