@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Literal
 
 import numpy as np
@@ -41,6 +42,7 @@ class Recording:
         labels: prefixed codes, e.g. ``("scp:NORM", "scp:SR")``, sorted.
         split: the official split or fold that the source assigns, e.g. ``"fold3"``, or None.
         flags: slugs of what reading had to do to it, e.g. ``"limb_leads_derived"``; they join the quality flags.
+        day: number of the day it was recorded on (`day_of`), or None. Never written to a corpus as it is.
     """
 
     record_id: str
@@ -54,6 +56,15 @@ class Recording:
     labels: tuple[str, ...] = field(default=())
     split: str | None = None
     flags: tuple[str, ...] = field(default=())
+    day: int | None = None
+
+
+def day_of(text: str | None) -> int | None:
+    """The day of a date and time such as ``"1984-11-09 09:17:34"``, counted from 1 January of the year 1; or None."""
+    try:
+        return date.fromisoformat((text or "").strip()[:10]).toordinal()
+    except ValueError:
+        return None
 
 
 def canonical_lead(name: str) -> str | None:

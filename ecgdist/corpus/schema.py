@@ -33,6 +33,7 @@ FACTS = pa.schema(
         ("valid_samples", pa.int32()),
         ("age", pa.float32()),
         ("sex", pa.string()),
+        ("day", pa.int32()),
         ("labels", pa.list_(pa.string())),
         ("split", pa.string()),
         ("quality", pa.list_(pa.string())),

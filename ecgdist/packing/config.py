@@ -24,6 +24,9 @@ class PackConfig(Config):
     private: bool | None = None
     """Keyed ids stand for the ids of records, in the corpus and in every message, and ages end at 90; by default
     where ``ECGDIST_PATIENT_KEY`` is set."""
+    relative_dates: bool = False
+    """Keep the days between the ECGs of a patient: ``day`` counts from a day that the patient key hides, another for
+    each patient. Without it nothing of a date is kept."""
     max_refused_share: float = Field(default=0.005, ge=0.0, le=1.0)
     """Packing stops when more than this share of the records is refused; among fewer than 200, one is too many."""
 

@@ -106,7 +106,7 @@ def estimate_packing(
     hasher = PatientHasher.from_environment()
     sources = open_sources(config.sources)
     private = is_private(config.private, hasher)
-    work = Work(Location.of(config.out), config.pack, hasher, sources, private)
+    work = Work(Location.of(config.out), config.pack, hasher, sources, private, config.relative_dates)
     exclusion = Exclusion(config.exclude)
     each = {name: _source(work, name, exclusion, sample, seed) for name in sources}
     exclusion.refuse_unused()

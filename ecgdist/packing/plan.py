@@ -59,7 +59,14 @@ class Plan:
         """
         hasher = PatientHasher.from_environment()
         private = is_private(config.private, hasher)
-        work = Work(Location.of(config.out), config.pack, hasher, open_sources(config.sources), private)
+        work = Work(
+            Location.of(config.out),
+            config.pack,
+            hasher,
+            open_sources(config.sources),
+            private,
+            config.relative_dates,
+        )
         # Keyed: it covers patient ids and stays in the corpus; without the key nobody can try ids on it.
         digest = hmac.new(hasher.key, digestmod=hashlib.sha256)
         listed: Counter[str] = Counter()
@@ -176,6 +183,7 @@ def _settings(config: PackConfig, work: Work, listed: Mapping[str, int]) -> byte
         "per_shard": config.records_per_shard,
         "key": work.hasher.fingerprint,
         "private": work.private,
+        "relative_dates": work.relative_dates,
         "listed": dict(listed),
     }
     return canonical_json(settings)

@@ -12,6 +12,7 @@ import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import date
 
 from ecgdist.corpus.patients import KEY_VARIABLE, PatientHasher
 from ecgdist.errors import ConfigError, DataError, EcgdistError, RecordRefused, StorageError
@@ -22,6 +23,9 @@ _SCP_LABEL = re.compile(r"scp:[0-9A-Z_()/]{1,8}")
 _SNOMED_LABEL = re.compile(r"snomed:[0-9]{1,18}")
 _SPLIT = re.compile(r"[a-z0-9][a-z0-9_.-]{0,23}")
 _FLAG = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+
+_EPOCH_DAY = date(2000, 1, 1).toordinal()
+_CENTURY_DAYS = 36_525
 
 _AGE_OVER_89_AS = 90.0
 """Ages above 89 identify: the HIPAA Privacy Rule, 45 CFR 164.514(b)(2)(i)(C), puts them in one class, 90 or older."""
@@ -69,6 +73,18 @@ def _forms(label: str) -> list[re.Pattern[str]]:
 def capped_age(age: float | None) -> float | None:
     """An age as a private corpus holds it."""
     return _AGE_OVER_89_AS if age is not None and age > 89 else age
+
+
+def relative_day(hasher: PatientHasher, owner: str, recording: Recording) -> int | None:
+    """The day of a recording, counted from one that the patient key hides within a century, another for each patient.
+
+    Days between the ECGs of one patient stay; nothing else of a date can be told without the key.
+    """
+    if recording.day is None or recording.patient_id is None:
+        return None
+    name = f"day:{owner}:{recording.patient_id}".encode(errors="surrogatepass")
+    shift = int.from_bytes(hmac.new(hasher.key, name, hashlib.sha256).digest()[:8])
+    return recording.day - _EPOCH_DAY + shift % _CENTURY_DAYS
 
 
 @contextmanager

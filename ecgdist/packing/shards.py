@@ -28,7 +28,7 @@ from ecgdist.corpus.schema import (
     table,
 )
 from ecgdist.errors import DataError, RecordRefused
-from ecgdist.packing.privacy import capped_age, hiding_names, keyed_record_id, refuse_free_text
+from ecgdist.packing.privacy import capped_age, hiding_names, keyed_record_id, refuse_free_text, relative_day
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import Recording, mask_to_bits
 from ecgdist.signals.fingerprint import fingerprints
@@ -49,6 +49,7 @@ class Work:
         hasher: of patient ids.
         sources: by the name that the corpus gives them.
         private: whether keyed ids stand for the ids of records.
+        relative_dates: whether the days between the ECGs of a patient are kept.
     """
 
     out: Location
@@ -56,6 +57,7 @@ class Work:
     hasher: PatientHasher
     sources: Mapping[str, Source]
     private: bool
+    relative_dates: bool
 
     def shown_id(self, source: str, record_id: str) -> str:
         """A record's id as a corpus and messages may show it."""
@@ -222,6 +224,7 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
             "valid_samples": segment.valid_samples,
             "age": capped_age(recording.age) if work.private else recording.age,
             "sex": recording.sex,
+            "day": relative_day(work.hasher, owner, recording) if work.relative_dates else None,
             "labels": list(recording.labels),
             "split": recording.split,
             "quality": list(segment.quality),

@@ -32,6 +32,7 @@ class Listing:
         split: the official split or fold, or None.
         refusal: (reason, detail) when the listing alone shows that the record cannot be read.
         row: place of the record in the file `key`, where a file holds many; else None.
+        day: number of the day it was recorded on (`record.day_of`), or None. Never written to a corpus as it is.
     """
 
     record_id: str
@@ -43,6 +44,7 @@ class Listing:
     split: str | None = None
     refusal: tuple[str, str] | None = None
     row: int | None = None
+    day: int | None = None
 
 
 class Source(ABC):

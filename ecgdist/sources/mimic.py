@@ -7,7 +7,7 @@ record whose files are absent is refused when it is read. What to know of the da
 * 10,554 records hold invalid samples; packing refuses them as ``nan``. They are 1.3 % of all, so packing needs a
   ``max_refused_share`` of 0.02.
 * Nine of ten ECGs are of patients with several: the patient is ``subject_id``.
-* There is no age and no sex. ``ecg_time`` is shifted by years and not read.
+* There is no age and no sex. ``ecg_time`` is shifted by years, for each patient by as much.
 * ``machine_measurements.csv`` is not read: its reports are free text, its numbers say 29999, 32767, -32768 or
   65535 where nothing could be measured, and a filtered copy with 789,481 rows goes round. So records have no
   labels, and that table can take no record away.
@@ -19,7 +19,7 @@ import re
 from typing import ClassVar
 
 from ecgdist.errors import DataError
-from ecgdist.record import Recording
+from ecgdist.record import Recording, day_of
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.tables import Row, iter_table
 from ecgdist.sources.wfdb_record import read_wfdb
@@ -66,6 +66,7 @@ class MimicEcg(Source):
             rate_hz=record.rate_hz,
             leads=record.leads,
             patient_id=listing.patient_id,
+            day=listing.day,
         )
 
 
@@ -83,7 +84,7 @@ def _listing(row: Row, number: int) -> Listing:
         if not fits
     ]
     if not wrong:
-        return Listing(study, path, patient_id=subject)
+        return Listing(study, path, patient_id=subject, day=day_of(row.get("ecg_time")))
     record_id = f"{study if _is_number(study) else 'no study_id'} (row {number})"
     return Listing(
         record_id, "", refusal=("unreadable_metadata", f"{_TABLE}, row {number}: {', '.join(wrong)}")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from ecgdist.errors import DataError
-from ecgdist.record import Recording, Sex
+from ecgdist.record import Recording, Sex, day_of
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.labels import without_mark
 from ecgdist.sources.tables import Row, integer, read_table
@@ -76,6 +76,7 @@ class PtbXl(Source):
             rate_hz=record.rate_hz,
             leads=record.leads,
             patient_id=listing.patient_id,
+            day=listing.day,
             age=listing.age,
             sex=listing.sex,
             labels=listing.labels,
@@ -110,6 +111,7 @@ def _listing(
             sex=None if sex is None else _SEX.get(sex),
             labels=_labels(row["scp_codes"]),
             split=None if fold is None else f"fold{fold}",
+            day=day_of(row.get("recording_date")),
             refusal=None if key else absent,
         )
     except ValueError as error:

@@ -6,7 +6,7 @@ What to know of the data set:
   ``metadata.csv`` is the number of samples.
 * ``AHA_Code`` holds statements (AHA/ACC/HRS 2007) separated by ``;``, each a code that ``+`` joins to modifiers:
   ``60+310;147`` gives ``aha:60``, ``aha:60+310`` and ``aha:147``. A modifier alone is no finding.
-* "Normal ECG" is a statement, ``aha:1``. ``Date`` is not read.
+* "Normal ECG" is a statement, ``aha:1``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 
 from ecgdist.errors import RecordRefused
-from ecgdist.record import NUM_LEADS, STANDARD_LEADS, Recording, Sex
+from ecgdist.record import NUM_LEADS, STANDARD_LEADS, Recording, Sex, day_of
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.cells import age_of, whole_number
 from ecgdist.sources.hdf5_file import open_hdf5, refused
@@ -90,6 +90,7 @@ class Sph(Source):
             rate_hz=_RATE_HZ,
             leads=STANDARD_LEADS,
             patient_id=listing.patient_id,
+            day=listing.day,
             age=listing.age,
             sex=listing.sex,
             labels=listing.labels,
@@ -107,6 +108,7 @@ def _listing(row: Row, number: int, files: set[str]) -> Listing:
             record_id,
             key,
             patient_id=patient_id,
+            day=day_of(row.get("Date")),
             age=age_of(row["Age"]),
             sex=_SEX.get(row["Sex"] or ""),
             labels=_labels(row["AHA_Code"]),
