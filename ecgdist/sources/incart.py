@@ -38,7 +38,6 @@ class Incart(NamedFolder):
     in_flight: ClassVar[int] = 4  # a record takes 44 MB when it is read
     record_name: ClassVar[re.Pattern[str]] = re.compile(r"I\d{2}")
     example: ClassVar[str] = "I01"
-    in_flight: ClassVar[int] = 3  # a recording of half an hour takes 44 MB
 
     def _details(self, comments: Sequence[str]) -> Details:
         first = next((comment for comment in comments if "<age>" in comment), "")
