@@ -31,6 +31,8 @@ _LONGEST_S = 10.0
 _SLOWEST_HZ = 20.0
 _NO_VALUE = -32768
 _MOST_UV = 32767
+MOST_MV = _MOST_UV / 1000
+"""Amplitudes of an example are cut off here."""
 
 
 @dataclass(frozen=True)

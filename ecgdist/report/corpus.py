@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.counts import Ints, encode, encode_lists
 from ecgdist.corpus.duplicates import Duplicates, find_duplicates
-from ecgdist.corpus.examples import RefusedExample
+from ecgdist.corpus.examples import MOST_MV, RefusedExample
 from ecgdist.corpus.glossary import FLAGS, REASONS, meaning
 from ecgdist.corpus.summary import Summary, headline, summarise
 from ecgdist.record import STANDARD_LEADS, bits_to_mask
@@ -127,7 +127,7 @@ def count_duplicates(corpus: Corpus, duplicates: Duplicates) -> DuplicateCounts:
     for group in groups:
         members = slice(start, start := start + len(group))
         for name in across:
-            across[name] += len(set(columns[name][members])) > 1
+            across[name] += len({value for value in columns[name][members] if value is not None}) > 1
         if len(shown) < _SHOWN_GROUPS:
             names = zip(*(columns[name][members] for name in ("source", "record_id", "split")), strict=True)
             texts = [
@@ -147,13 +147,13 @@ def count_duplicates(corpus: Corpus, duplicates: Duplicates) -> DuplicateCounts:
 
 
 def flagged_examples(corpus: Corpus) -> dict[str, Ecg]:
-    """The first ECG with each quality flag, on ECG paper."""
+    """An ECG with each quality flag, on ECG paper: the first of those that have the fewest other flags."""
     flag, rows = encode_lists(corpus.columns("quality")["quality"])
-    first = {
-        name: int(rows[np.argmax(flag.codes == number)])
-        for number, name in enumerate(flag.names)
-        if len(rows)
-    }
+    num_flags = np.bincount(rows, minlength=corpus.manifest.rows)
+    first = {}
+    for number, name in enumerate(flag.names):
+        mine = rows[flag.codes == number]
+        first[name] = int(mine[num_flags[mine].argmin()])
     signals: dict[int, npt.NDArray[np.int16]] = {}
     for found, several in corpus.iter_signals(np.unique(list(first.values())).astype(np.int64), 16):
         signals |= dict(zip(found.tolist(), several, strict=True))
@@ -176,22 +176,28 @@ def _flagged(flag: str, facts: Mapping[str, Any], signal_uv: npt.NDArray[np.int1
     mask = np.asarray(bits_to_mask(facts["lead_mask"]))
     valid = signal_uv[:, : facts["valid_samples"]]
     said = [f"largest amplitude {facts['peak_uv'] / 1000:.2f} mV"]
+    # The strip at the bottom shows a lead with what the flag is about.
+    rhythm = "II"
+    if flag == "extreme_amplitude":
+        rhythm = STANDARD_LEADS[int(np.abs(valid.astype(np.int32)).max(axis=1).argmax())]
     for column, words in (("flat_leads", "constant"), ("clipped_leads", "clipped")):
         if facts[column]:
-            said.append(f"{words}: {', '.join(_lead_names(facts[column]))}")
+            names = _lead_names(facts[column])
+            said.append(f"{words}: {', '.join(names)}")
+            rhythm = names[0] if flag == column else rhythm
     if flag.startswith("limb_lead") and facts["limb_residual_uv"] is not None:
         said.append(f"limb leads contradict each other by {facts['limb_residual_uv']:.3g} µV")
     if flag in ("limb_leads_swapped", "limb_lead_inverted"):
         explained = explain_limb_leads(valid, LIMB_TOLERANCE_UV)
         if explained is not None:
-            said.append(f"they would fit with {explained.detail}")
+            said.append(f"likely {explained.detail}")
     if facts["nan_share"]:
         said.append(f"{facts['nan_share']:.2%} of the samples filled")
     name = f"{facts['source']}/{facts['record_id']}"
     if facts["segment"]:
         name += f", segment {facts['segment']}"
     leads = _lead_names(facts["lead_mask"])
-    return _on_paper(name, valid[mask] / 1000, rate_hz, leads, "; ".join(said))
+    return _on_paper(name, valid[mask] / 1000, rate_hz, leads, "; ".join(said), rhythm)
 
 
 def _refused_examples(examples: list[RefusedExample]) -> dict[str, list[Ecg]]:
@@ -200,23 +206,29 @@ def _refused_examples(examples: list[RefusedExample]) -> dict[str, list[Ecg]]:
         signal = example.signal_mv
         seconds = signal.shape[1] / example.rate_hz
         said = f"{seconds:.3g} s at {example.rate_hz:g} Hz"
-        without = np.isnan(signal)
+        without, rhythm = np.isnan(signal), "II"
         if without.any():
+            rhythm = example.leads[int(without.sum(axis=1).argmax())]
             names = [lead for lead, row in zip(example.leads, without, strict=True) if row.any()]
             said += f"; {without.sum():,} samples without a value, in {', '.join(names)}"
         if not without.all():
-            said += f"; largest amplitude {np.nanmax(np.abs(signal)):.2f} mV"
-        ecg = _on_paper(
-            f"{example.source}/{example.record_id}", signal, example.rate_hz, list(example.leads), said
-        )
+            peak_mv = np.nanmax(np.abs(signal))
+            said += f"; largest amplitude {peak_mv:.2f} mV" + (" or more" if peak_mv >= MOST_MV else "")
+        name = f"{example.source}/{example.record_id}"
+        ecg = _on_paper(name, signal, example.rate_hz, example.leads, said, rhythm)
         drawn.setdefault(example.reason, []).append(ecg)
     return drawn
 
 
 def _on_paper(
-    name: str, signal_mv: npt.NDArray[np.float64], rate_hz: float, leads: list[str], caption: str
+    name: str,
+    signal_mv: npt.NDArray[np.float64],
+    rate_hz: float,
+    leads: Sequence[str],
+    caption: str,
+    rhythm: str,
 ) -> Ecg:
-    figure = draw_record(signal_mv, rate_hz, leads, title=name)
+    figure = draw_record(signal_mv, rate_hz, leads, title=name, rhythm=rhythm)
     image = Image(
         data_uri("image/png", png(figure, _ECG_DOTS_PER_INCH)),
         f"ECG {name} on ECG paper: {caption}.",

@@ -77,7 +77,7 @@ def _candidates() -> tuple[npt.NDArray[np.float64], tuple[Explanation, ...]]:
         signs = np.ones(NUM_LIMB_LEADS)
         signs[lead] = -1
         laws.append(_LAWS.astype(np.float64) * signs)
-        details.append(Explanation("limb_lead_inverted", f"{name} has the wrong sign"))
+        details.append(Explanation("limb_lead_inverted", f"{name} inverted"))
     for order in permutations(range(NUM_LIMB_LEADS)):
         moved = [row for row, lead in enumerate(order) if row != lead]
         if not moved:

@@ -18,7 +18,6 @@ INT16_MAX = 32767
 
 SETTINGS = {
     "nan": "pack.rules.max_nan_share",
-    "amplitude": "pack.rules.max_abs_uv",
     "bad_rate": "pack.rules.min_rate_hz",
     "flat_leads": "pack.rules.max_flat_leads",
     "clipped_leads": "pack.rules.max_clipped_leads",
@@ -26,7 +25,7 @@ SETTINGS = {
     "too_short": "pack.min_duration_s",
     "unknown_lead": "pack.ignore_leads",
 }
-"""Which setting decides over a reason of refusal; reasons that are not here have none."""
+"""Which setting can admit what is refused for a reason; reasons that are not here have none."""
 
 
 class QualityRules(Config):

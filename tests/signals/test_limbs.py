@@ -68,7 +68,7 @@ def test_an_inverted_lead_is_named(lead: int) -> None:
         assert found is not None
         assert (found.flag, found.detail) == (
             "limb_lead_inverted",
-            f"{STANDARD_LEADS[lead]} has the wrong sign",
+            f"{STANDARD_LEADS[lead]} inverted",
         )
 
 
