@@ -18,6 +18,7 @@ FLAGS = {
     "limb_leads_swapped": "The limb leads contradict each other, and would fit with other names: two or more were "
     "exchanged in the file. The example says which.",
     "nan_filled": "Samples without a value were filled by straight lines; the index has their share (nan_share).",
+    "padding_stripped": "The source pads recordings with zeros; they were taken off.",
     "tail_dropped": "The recording went on for less than the shortest segment; that rest was left out.",
 }
 """Meaning of each quality flag."""
@@ -34,29 +35,38 @@ REASONS = {
     "bad_split": "The official split is not a short name; free text does not enter a corpus.",
     "checksum": "The signal differs from the checksum in its header: the file was damaged or changed.",
     "clipped_leads": "More leads are clipped at their extreme value than the rule allows.",
-    "duplicate_lead": "One lead occurs twice.",
     "duplicate_id": "Another record of the source has the same name.",
+    "duplicate_lead": "One lead occurs twice.",
     "flat_leads": "More leads are constant than the rule allows.",
+    "foreign_record": "The folder holds a record that does not belong to this data set.",
     "lead_count": "The numbers of lead names and of signals differ.",
     "limb_leads_inconsistent": "The limb leads contradict each other by more than the rule allows.",
     "missing_file": "The record is listed, but the file that should hold it is not there.",
     "missing_header": "The record is listed, but its header file is not there.",
-    "missing_signal": "The header is there, but its signal file is not.",
+    "missing_signal": "The record is listed, but its signal is not there.",
+    "mixed_rates": "The leads of one file have different sampling rates.",
+    "multi_segment": "The header joins several records; each is to be read on its own.",
     "nan": "More samples have no value (NaN or infinite) than the rule allows; by default, a single one.",
     "no_leads": "None of the channels is one of the twelve standard leads.",
+    "not_in_table": "The ECG is there, but the source's table has no row for it.",
+    "too_large": "The file is larger than one of this kind can be.",
     "too_long": "The header declares a recording longer than a file of this kind can be.",
     "too_short": "The recording is shorter than the shortest segment.",
     "truncated_signal": "The signal file is shorter than its header says.",
     "unknown_format": "The file stores samples in a form that is not known.",
     "unknown_lead": "A channel is not one of the twelve leads, and is not to be ignored either.",
+    "unknown_patient": "The file does not say whose ECG it is, so that splits by patient cannot hold.",
+    "unknown_subset": "The record is in none of the known subsets of the data set.",
     "unknown_unit": "The unit is not a voltage.",
     "unreadable_header": "The header does not follow its format.",
     "unreadable_metadata": "The record's row in the source's table does not follow its format.",
     "unreadable_signal": "The signal file does not follow its format.",
+    "unsafe_path": "The source names a file outside its folder; it was not opened.",
+    "unsafe_xml": "The file declares entities or the like, which no ECG needs; it was not read.",
 }
-"""Meaning of each reason of refusal that needs no look at a file format."""
+"""Meaning of each reason of refusal."""
 
 
 def meaning(slug: str, known: dict[str, str]) -> str:
-    """What a flag or a reason means; sources may have their own, whose names must do."""
+    """What a flag or a reason means; of one that a source of your own gives, its name must do."""
     return known.get(slug, slug.replace("_", " ").capitalize() + ".")

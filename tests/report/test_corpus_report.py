@@ -12,11 +12,10 @@ import wfdb as wfdb_package
 
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.duplicates import find_duplicates
-from ecgdist.corpus.glossary import FLAGS, REASONS, meaning
+from ecgdist.corpus.glossary import REASONS
 from ecgdist.corpus.summary import summarise
 from ecgdist.preprocessing import PackStep
 from ecgdist.report.corpus import count_duplicates, flagged_examples, render, warnings, write_corpus_report
-from ecgdist.signals import limbs, quality
 from ecgdist.storage import Location
 from tests.packing.folders import DATA, georgia_folder, pack_to, ptbxl_folder
 from tests.packing.test_refused_examples import write
@@ -159,15 +158,3 @@ def test_a_clean_corpus_says_so(ray_cluster: None, tmp_path: Path) -> None:
     ):
         assert sentence in page
     assert Reader(page).open == []
-
-
-def test_every_flag_that_packing_gives_is_in_the_glossary() -> None:
-    text = "".join(Path(module.__file__ or "").read_text(encoding="utf-8") for module in (quality, limbs))
-    given = set(re.findall(r'append\("([a-z_]+)"\)|Explanation\("([a-z_]+)"', text))
-    names = {one or two for one, two in given} | {"tail_dropped"}
-    assert names <= set(FLAGS)
-    assert len(names) > 8
-
-
-def test_a_slug_that_nobody_explained_is_still_readable() -> None:
-    assert meaning("odd_thing", FLAGS) == "Odd thing."
