@@ -27,7 +27,7 @@ _SEX_COLOURS = {"female": "#b3446c", "male": "#0b55c4", "unknown": "#9a9a9a"}
 
 def draw_rates_and_lengths(rates: Counts, lengths: Counts) -> Figure:
     """Left: rows of each source by sampling rate; right: its records by length, each as a share of the source."""
-    height = max(2.6, 0.8 + 0.28 * len(rates))
+    height = max(1.7, 1.0 + 0.28 * len(rates))
     figure = Figure(figsize=(_WIDTH_INCH, height), layout="constrained")
     left, right = figure.subplots(1, 2)
     _stacked_shares(left, rates, "sampling rate of the source", "Hz")
