@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import ray
 
 from ecgdist.corpus import Corpus
+from ecgdist.errors import DataError
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.finish import finish, stop_if_too_many
 from ecgdist.packing.listings import Chunk
@@ -19,6 +20,11 @@ from ecgdist.packing.plan import Plan, claim_folder
 from ecgdist.packing.shards import ShardNote, Work, build_shard, note_name
 from ecgdist.raytools import ray_session, user_errors
 
+_WORKER_DIED = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+)
 _TASKS_PER_CPU = 2
 """Tasks handed to the cluster per core: one runs, one waits."""
 
@@ -87,19 +93,39 @@ def _build_shards(plan: Plan, missing: Sequence[int]) -> Generator[ShardNote, No
     with ray_session(num_cpus=max(2, os.cpu_count() or 2)), user_errors():
         work, build = ray.put(plan.work), ray.remote(num_cpus=1)(_build)
         todo = iter(missing)
-        running: list[ray.ObjectRef] = []
+        running: dict[ray.ObjectRef, int] = {}
         try:
             while True:
-                places = _TASKS_PER_CPU * int(ray.cluster_resources().get("CPU", 1)) - len(running)
-                running += [build.remote(work, n, plan.chunks[n]) for n in itertools.islice(todo, places)]
+                for number in itertools.islice(todo, max(0, _tasks_wanted() - len(running))):
+                    running[build.remote(work, number, plan.chunks[number])] = number
                 if not running:
                     return
-                ready, running = ray.wait(running)
-                yield ShardNote.model_validate_json(ray.get(ready[0]))
+                ((task, *_), _) = ray.wait(list(running))
+                yield _note(task, running.pop(task))
         finally:
             for task in running:
                 ray.cancel(task)
 
 
+def _tasks_wanted() -> int:
+    """Tasks that the cluster is given at a time, as large as it is now."""
+    return _TASKS_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
 def _build(work: Work, number: int, chunk: Chunk) -> str:
     return build_shard(work, number, chunk.listings()).model_dump_json()
+
+
+def _note(task: ray.ObjectRef, number: int) -> ShardNote:
+    """What a task hands over.
+
+    Raises:
+        DataError: if its worker died, as often as Ray tries a task.
+    """
+    try:
+        return ShardNote.model_validate_json(ray.get(task))
+    except _WORKER_DIED as error:
+        raise DataError(
+            f"shard {number} cannot be built: its worker died again and again ({type(error).__name__}). Is memory "
+            "short on the nodes, or does a file of its records crash what reads it? The same command goes on here"
+        ) from error

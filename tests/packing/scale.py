@@ -27,8 +27,8 @@ from ecgdist.sources import open_source
 
 _FOLDER = 1000
 """Records in one subfolder."""
-DRIVER_MB = 600
-WORKER_MB = 800
+DRIVER_MB = 700
+WORKER_MB = 700
 """What neither the driver nor a worker goes beyond, in 10^6 bytes of resident memory, up to 200,000 records."""
 
 

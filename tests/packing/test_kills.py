@@ -12,6 +12,8 @@ import pytest
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
 from ecgdist.sample import sample_folder
+from ecgdist.sources import SOURCES
+from tests.packing.deadly import Deadly
 from tests.packing.folders import files_of, pack_to, ptbxl_folder
 from tests.packing.kills import descendants, notes, pack_with_kills, packing_process, stamps
 
@@ -52,6 +54,14 @@ def test_kills_while_the_corpus_is_closed(ray_cluster: None, tmp_path: Path) -> 
     assert len(kept) == 3
     assert pack_to(out, source, records_per_shard=8, max_refused_share=0.1).built == 0
     same_as_unbroken(source, out, tmp_path / "unbroken", per_shard=8)
+
+
+def test_a_record_that_kills_every_worker_ends_the_packing(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(SOURCES, "deadly", Deadly)
+    with pytest.raises(DataError, match="shard 0 cannot be built: its worker died again and again"):
+        pack_to(tmp_path / "corpus", f"deadly={tmp_path}")
 
 
 def test_a_killed_worker_is_replaced(ray_cluster: None, tmp_path: Path) -> None:
