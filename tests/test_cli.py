@@ -128,6 +128,17 @@ def test_json_is_the_only_thing_on_standard_output(sample_corpus: Corpus) -> Non
     assert list(summary["by_split"]) == [f"fold{number}" for number in range(1, 9)]
 
 
+def test_inspect_writes_the_report_it_is_asked_for(sample_corpus: Corpus, tmp_path: Path) -> None:
+    where = str(sample_corpus.location)
+    result = run("inspect", where, "--html", str(tmp_path / "corpus.html"))
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"report written to {tmp_path}/corpus.html\n"
+    assert "353 rows of 353 records, 339 patients" in (tmp_path / "corpus.html").read_text(encoding="utf-8")
+    both = run("inspect", where, "--json", "--html", str(tmp_path / "again.html"))
+    assert json.loads(both.stdout)["records"] == 353
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "corpus.html").read_bytes()
+
+
 def test_inspect_prints_every_count(sample_corpus: Corpus) -> None:
     shown = run("inspect", str(sample_corpus.location)).stdout
     for title in (
