@@ -289,11 +289,9 @@ def _measures(corpus: Corpus) -> dict[str, dict[str, str]]:
         known = residual[mine & ~np.isnan(residual)]
         low, middle, high = np.percentile(peak[mine], (1, 50, 99)) / 1000
         found[name] = {
-            "rows with samples without a value": f"{np.count_nonzero(missing[mine]):,}",
+            "rows with gaps": f"{np.count_nonzero(missing[mine]):,}",
             "largest amplitude, mV: median (1 to 99 %)": f"{middle:.2f} ({low:.2f} to {high:.2f})",
-            "limb leads contradict, µV: median (99 %)": "{:.1f} ({:.1f})".format(
-                *np.percentile(known, (50, 99))
-            )
+            "limb leads off by, µV: median (99 %)": "{:.1f} ({:.1f})".format(*np.percentile(known, (50, 99)))
             if len(known)
             else "no row with all six",
         }
