@@ -76,8 +76,8 @@ def test_nothing_is_written_by_a_packing_that_stops(hospital: tuple[str, str], t
 def test_the_columns_are_an_allow_list(hospital: tuple[str, str], tmp_path: Path) -> None:
     corpus = pack_to(tmp_path / "corpus", *hospital, max_refused_share=0.6).corpus
     facts = [
-        "record_id", "source", "patient_key", "segment", "lead_mask", "valid_samples", "age", "sex", "labels",
-        "split", "quality", "source_rate_hz", "source_samples", "nan_share", "flat_leads", "clipped_leads",
+        "record_id", "source", "patient_key", "segment", "lead_mask", "valid_samples", "age", "sex", "day",
+        "labels", "split", "quality", "source_rate_hz", "source_samples", "nan_share", "flat_leads", "clipped_leads",
         "peak_uv", "limb_residual_uv", "fingerprint",
     ]  # fmt: skip
     shard = pq.ParquetFile(tmp_path / "corpus/shards/00000.parquet")
