@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from ecgdist.cli import app
 from ecgdist.corpus import Corpus
 
-COMMANDS = ("demo", "pack", "inspect", "pretrain", "evaluate", "export", "report")
+COMMANDS = ("demo", "plan", "pack", "inspect", "check-leak", "pretrain", "evaluate", "export", "report")
 
 
 def run(*arguments: str) -> Result:
