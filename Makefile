@@ -34,6 +34,7 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.stream
 	$(BIN)/python -m tests.benchmarks.codec
 	$(BIN)/python -m tests.benchmarks.packing
+	$(BIN)/python -m tests.benchmarks.index 1300000
 
 lock: install
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new

@@ -94,7 +94,7 @@ def pack(
     dry_run: DryRun = False,
 ) -> None:
     """Pack ECGs of any number of sources into a corpus; run again, it goes on where it stopped."""
-    from ecgdist.corpus.patients import KEY_VARIABLE, PatientHasher
+    from ecgdist.corpus.patients import KEY_FILE_VARIABLE, KEY_VARIABLE, PatientHasher
     from ecgdist.packing import PackConfig
     from ecgdist.packing import pack as run_pack
 
@@ -106,7 +106,8 @@ def pack(
     _say(str(run_pack(config)))
     if PatientHasher.from_environment().is_public:
         _say(
-            f"patients are hashed with the public key: set {KEY_VARIABLE} to pack data that is not published"
+            f"patients are hashed with the public key: set {KEY_VARIABLE} "
+            f"or {KEY_FILE_VARIABLE} to pack data that is not published"
         )
 
 

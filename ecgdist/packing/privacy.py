@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 
-from ecgdist.corpus.patients import KEY_VARIABLE, PatientHasher
+from ecgdist.corpus.patients import KEY_FILE_VARIABLE, KEY_VARIABLE, PatientHasher
 from ecgdist.errors import ConfigError, DataError, EcgdistError, RecordRefused, StorageError
 from ecgdist.record import Recording
 
@@ -38,7 +38,9 @@ def is_private(wanted: bool | None, hasher: PatientHasher) -> bool:
         ConfigError: if it is wanted with the public key, with which everybody can try ids.
     """
     if wanted and hasher.is_public:
-        raise ConfigError(f"private = true needs a key of your own: set {KEY_VARIABLE}")
+        raise ConfigError(
+            f"private = true needs a key of your own: set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
+        )
     return not hasher.is_public if wanted is None else wanted
 
 
