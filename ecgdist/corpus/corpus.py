@@ -17,11 +17,14 @@ from ecgdist.corpus.codec import decode
 from ecgdist.corpus.examples import RefusedExample, refused_examples
 from ecgdist.corpus.manifest import Manifest
 from ecgdist.corpus.schema import (
+    FACTS_BYTES,
     INDEX,
     fingerprint_array,
     read_plain,
+    refuse_bomb,
     shard_schema,
     signal_array,
+    signal_bytes,
     signal_column,
     stored_array,
 )
@@ -117,13 +120,19 @@ class Corpus:
     @property
     def refused(self) -> pa.Table:
         """The records that packing refused (columns: `schema.REFUSED`)."""
-        return read_plain(self._checked(REFUSED_FILE, self.manifest.refused_sha256))
+        content = self._checked(REFUSED_FILE, self.manifest.refused_sha256)
+        with _damage_named(self.location / REFUSED_FILE):
+            return read_plain(content)
 
     @property
     def refused_examples(self) -> list[RefusedExample]:
         """The beginnings of the first refused recordings of each reason, where there was a signal to keep."""
         sha256 = self.manifest.examples_sha256
-        return [] if sha256 is None else refused_examples(read_plain(self._checked(EXAMPLES_FILE, sha256)))
+        if sha256 is None:
+            return []
+        content = self._checked(EXAMPLES_FILE, sha256)
+        with _damage_named(self.location / EXAMPLES_FILE):
+            return refused_examples(read_plain(content))
 
     @cached_property
     def groups_of_rows(self) -> npt.NDArray[np.int64]:
@@ -220,6 +229,8 @@ class Corpus:
             # The pages have checksums, the footer has none.
             if not file.schema_arrow.equals(shard_schema(self.num_samples)):
                 raise ValueError("its columns are not those of a corpus")
+            most_bytes = self.manifest.shards[shard].rows * (signal_bytes(self.num_samples) + FACTS_BYTES)
+            refuse_bomb(file.metadata, most_bytes)
             self._open_shards[shard] = file
         return self._open_shards[shard]
 

@@ -19,6 +19,8 @@ FLAGS = {
     "exchanged in the file. The example says which.",
     "nan_filled": "Samples without a value were filled by straight lines; the index has their share (nan_share).",
     "padding_stripped": "The source pads recordings with zeros; they were taken off.",
+    "patient_unknown": "The source holds several ECGs of a patient but does not say which: no split can keep them "
+    "together.",
     "tail_dropped": "The recording went on for less than the shortest segment; that rest was left out.",
 }
 """Meaning of each quality flag."""

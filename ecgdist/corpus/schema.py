@@ -23,6 +23,12 @@ Measured at 250 Hz (``tests/benchmarks/codec.py``): of 64 rows, S3 gives 15 % fe
 the memory of a pool and a coarser permutation. The bytes are the same.
 """
 
+_PLAIN_BYTES = 2**25
+_LARGEST_RATIO = 64
+"""A table of ours unpacks to four times its file, a very small or uniform one to little."""
+FACTS_BYTES = 2**14
+"""Most bytes of all of a row but its signal, on average over a shard."""
+
 FACTS = pa.schema(
     [
         ("record_id", pa.string()),
@@ -105,9 +111,32 @@ def read_plain(content: bytes, columns: Sequence[str] | None = None) -> pa.Table
 
     It is read from an Arrow buffer, not a Python file: Arrow's threads may drop the file when the interpreter is
     already gone, and the process then ends with an abort (seen with pyarrow 26 and Python 3.11).
+
+    Raises:
+        ValueError: if it says that it is far larger unpacked than any table of ours.
     """
     chosen = None if columns is None else list(columns)
-    return pq.ParquetFile(pa.BufferReader(content)).read(columns=chosen, use_threads=False)
+    file = pq.ParquetFile(pa.BufferReader(content))
+    refuse_bomb(file.metadata, _PLAIN_BYTES + _LARGEST_RATIO * len(content))
+    return file.read(columns=chosen, use_threads=False)
+
+
+def refuse_bomb(metadata: pq.FileMetaData, most_bytes: int) -> None:
+    """Refuse a Parquet file whose columns say that they are larger than `most_bytes` unpacked.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    unpacked = sum(
+        max(
+            group.total_byte_size,
+            sum(group.column(i).total_uncompressed_size for i in range(group.num_columns)),
+        )
+        for group in groups
+    )
+    if unpacked > most_bytes:
+        raise ValueError(f"it would unpack to {unpacked:,} bytes, more than the {most_bytes:,} of a real one")
 
 
 def signal_array(column: pa.ChunkedArray | pa.Array, num_samples: int) -> npt.NDArray[np.int16]:

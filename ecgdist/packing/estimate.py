@@ -23,7 +23,7 @@ from ecgdist.packing.listings import Exclusion
 from ecgdist.packing.plan import list_source, open_sources
 from ecgdist.packing.privacy import is_private
 from ecgdist.packing.shards import Work, build_shard, part_name, read_all
-from ecgdist.sources import Listing, Source
+from ecgdist.sources import Listing
 from ecgdist.storage import Location
 
 _SIDES = ("", ".hea", ".dat", ".mat")
@@ -167,7 +167,7 @@ def _source(work: Work, name: str, exclusion: Exclusion, size: int, seed: int) -
             for reason in sorted({*known, *packed.refused})
         },
         rows=packed.rows * each,
-        raw_bytes=_raw_bytes(work.sources[name], kept, sampled) * each,
+        raw_bytes=_raw_bytes(work, name, kept, sampled) * each,
         corpus_bytes=packed.corpus_bytes * each,
     )
 
@@ -194,10 +194,14 @@ def _interval(refused: int, sampled: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _raw_bytes(source: Source, kept: Sequence[Listing], sampled: Sequence[Listing]) -> float:
+def _raw_bytes(work: Work, name: str, kept: Sequence[Listing], sampled: Sequence[Listing]) -> float:
     """Bytes of the files of the sampled records; a file of many records is shared among them."""
     in_file = Counter(listing.key for listing in kept)
-    return sum(_bytes_of(source.root / listing.key) / in_file[listing.key] for listing in sampled)
+    total = 0.0
+    for listing in sampled:
+        with work.hiding_names(name, listing):
+            total += _bytes_of(work.sources[name].root / listing.key) / in_file[listing.key]
+    return total
 
 
 def _bytes_of(key: Location) -> int:

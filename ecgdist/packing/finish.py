@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +33,8 @@ from ecgdist.signals.rules import SETTINGS
 from ecgdist.sources import Listing
 from ecgdist.storage import Location
 
+REFUSED_SO_FAR = f"{PARTS}/refused.csv"
+"""Written by a packing that stops over its refusals, relative to the corpus: source, record_id and reason of each."""
 _SHOWN = 5
 """Refused records that an error names."""
 _READERS = 16
@@ -51,6 +55,8 @@ def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
     if refused / plan.num_records <= plan.max_refused_share:
         return
     first = list(itertools.islice(_described(plan, notes), _SHOWN))
+    listed = plan.work.out / REFUSED_SO_FAR
+    listed.write_bytes(_list_of_refused(plan, notes))
     # The next call reads these records again: the user may have mended their files.
     for number, note in notes.items():
         if note.refused:
@@ -60,9 +66,22 @@ def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
         f"{refused} of {plan.num_records} records are refused, more than "
         f"max_refused_share = {plan.max_refused_share:g} allows: {counts}. "
         f"The first: {'; '.join(first)}{' (private = false says more)' if plan.work.private else ''}. "
+        f"All of them are in {listed}. "
         f"Mend the files, or set max_refused_share higher to pack without them: so far they are "
         f"{refused / plan.num_records:.3g} of all{_settings(notes.values())}"
     )
+
+
+def _list_of_refused(plan: Plan, notes: Mapping[int, ShardNote]) -> bytes:
+    """Every refused record so far, as a comma-separated table."""
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, REFUSED.names)
+    table.writeheader()
+    for number in sorted(notes):
+        if notes[number].refused:
+            part = plan.work.out / refused_name(number)
+            table.writerows(read_plain(part.read_bytes()).to_pylist())
+    return text.getvalue().encode()
 
 
 def _settings(notes: Iterable[ShardNote]) -> str:

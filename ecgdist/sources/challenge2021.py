@@ -8,7 +8,8 @@ It repeats what is published elsewhere under other names, and it publishes no pa
 * ``ptb-xl`` is PTB-XL 1.0.1 with its 38 duplicates, 500 Hz; HR00001 is ecg_id 1.
 * ``chapman_shaoxing`` and ``ningbo`` are ecg-arrhythmia under the same names, but for S23074, there JS23074.
 * ``ptb`` (1000 Hz) and ``st_petersburg_incart`` (257 Hz, 30 minutes) hold several ECGs of most patients. The
-  sources ``ptb`` and ``incart`` know those patients, so prefer them where patients must not be split.
+  sources ``ptb`` and ``incart`` know those patients, so prefer them where patients must not be split; here the flag
+  ``patient_unknown`` says that other records may be of the same person.
 
 Waveforms, not names, tell which of these a corpus holds twice.
 """
@@ -28,6 +29,9 @@ _SUBSETS = (
     "chapman_shaoxing", "cpsc_2018", "cpsc_2018_extra", "georgia", "ningbo", "ptb", "ptb-xl",
     "st_petersburg_incart",
 )  # fmt: skip
+
+# Data sets that hold several ECGs of most patients, without saying whose they are.
+_OF_UNKNOWN_PATIENTS = ("ptb", "st_petersburg_incart")
 
 # Folders of the archives that the Challenge handed out itself, without groups, before PhysioNet did.
 _ARCHIVES = {
@@ -69,6 +73,10 @@ class Challenge2021(WfdbFolder):
 
     def _details(self, comments: Sequence[str]) -> Details:
         return challenge_details(comments)
+
+    def _flags(self, listing: Listing) -> tuple[str, ...]:
+        subset = listing.record_id.partition("/")[0]
+        return ("patient_unknown",) if subset in _OF_UNKNOWN_PATIENTS else ()
 
 
 def _record_id(key: str) -> str | None:

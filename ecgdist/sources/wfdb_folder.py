@@ -114,7 +114,12 @@ class WfdbFolder(Source):
             age=details.age,
             sex=details.sex,
             labels=details.labels,
+            flags=self._flags(listing),
         )
+
+    def _flags(self, listing: Listing) -> tuple[str, ...]:
+        """Flags of a record that its listing decides."""
+        return ()
 
     def _details(self, comments: Sequence[str]) -> Details:
         """What the comments, without their ``#``, say; codes are labels as published."""

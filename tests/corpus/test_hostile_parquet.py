@@ -1,4 +1,6 @@
-"""A corpus from anybody: extension types whose metadata or values are pickles run no code when it is read.
+"""A corpus from anybody: it runs no code when it is read, and unpacks to no more than a real one.
+
+Extension types whose metadata or values are pickles:
 
 pyarrow and Ray both register extension types by name, and releases of both have unpickled what a Parquet file holds
 for them as soon as its schema was read. Whoever makes a corpus makes its manifest, too, so the hashes help nobody.
@@ -17,8 +19,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ecgdist.corpus import Corpus, Manifest
+from ecgdist.errors import DataError
 from tests.corpus.corpora import made_ecg, row, write_corpus
 
 EXTENSIONS = [
@@ -93,11 +97,44 @@ def hostile_corpus(folder: Path, name: str, payload: bytes) -> Path:
     shard = folder / "shards" / "00000.parquet"
     for path in (folder / "index.parquet", shard):
         disguised(path, name, payload)
+    restate(folder)
+    return folder
+
+
+def restate(folder: Path) -> None:
+    """Give the manifest the hashes of what the files are now."""
+    shard = folder / "shards" / "00000.parquet"
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["index_sha256"] = sha256(folder / "index.parquet")
     manifest["shards"][0] |= {"sha256": sha256(shard), "bytes": shard.stat().st_size}
     (folder / "manifest.json").write_bytes(Manifest.model_validate(manifest).identified().to_bytes())
-    return folder
+
+
+def inflate(path: Path) -> None:
+    """Write a Parquet file again with a record id of 100 MB in every row, which is a small file."""
+    table = pq.ParquetFile(path).read()
+    place = table.schema.get_field_index("record_id")
+    bomb = pa.array(["0" * 100_000_000] * table.num_rows)
+    pq.write_table(table.set_column(place, "record_id", bomb), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("name", ["index.parquet", "shards/00000.parquet"])
+def test_a_compressed_bomb_is_not_unpacked(tmp_path: Path, name: str) -> None:
+    write_corpus(tmp_path, [row(made_ecg(seed), f"r{seed}") for seed in range(2)])
+    inflate(tmp_path / name)
+    restate(tmp_path)
+    pa.default_memory_pool().release_unused()
+    before = pa.total_allocated_bytes()
+    corpus = Corpus(tmp_path)
+    read = (
+        (lambda: corpus.columns("record_id"))
+        if name == "index.parquet"
+        else (lambda: corpus.read_group(0, ["signal"]))
+    )
+    with pytest.raises(DataError, match=r"it would unpack to [0-9,]{11} bytes, more than the"):
+        read()
+    assert pa.total_allocated_bytes() - before < 50_000_000
 
 
 def test_no_pickle_in_a_parquet_file_is_run(tmp_path: Path) -> None:

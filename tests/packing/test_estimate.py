@@ -12,16 +12,35 @@ from typer.testing import CliRunner
 from ecgdist.cli import app
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
-from ecgdist.errors import ConfigError, DataError
+from ecgdist.corpus.patients import KEY_VARIABLE
+from ecgdist.errors import ConfigError, DataError, StorageError
 from ecgdist.packing import PackConfig
 from ecgdist.packing.estimate import PackEstimate, estimate_packing, sentences
 from ecgdist.sample import sample_folder
+from ecgdist.storage import Location
 from tests.packing.folders import DATA, RATE_100, edit, files_of, georgia_folder, ptbxl_folder
 
 
 def estimate(*sources: str, sample: int = 64, **settings: Any) -> PackEstimate:
     values = {"sources": sources, "out": "nowhere", "pack": RATE_100, **settings}
     return estimate_packing(build(PackConfig, values), workers=4, sample=sample)
+
+
+def test_storage_that_fails_is_told_without_a_name_where_the_packing_is_private(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = georgia_folder(tmp_path / "wfdb", "Mustermann")
+
+    def denied(place: Location) -> bool:
+        raise StorageError(f"{place}: access denied")
+
+    monkeypatch.setattr(Location, "is_file", denied)
+    with pytest.raises(StorageError, match="Mustermann"):
+        estimate(f"wfdb={folder}")
+    monkeypatch.setenv(KEY_VARIABLE, "a key that only the test knows")
+    with pytest.raises(StorageError, match=r"reading record wfdb/[0-9a-f]{32}: storage fails") as caught:
+        estimate(f"wfdb={folder}")
+    assert "Mustermann" not in str(caught.value)
 
 
 @pytest.mark.ray

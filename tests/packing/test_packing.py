@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from collections import Counter
@@ -189,6 +190,11 @@ def test_too_many_refusals_stop_packing_with_the_list(ray_cluster: None, tmp_pat
     first = [listing.record_id for listing in open_source("ptbxl", str(folder)).list_records()][:5]
     assert re.findall(r"ptbxl/(\S+): unknown_unit: unit 'mmHg' is not a voltage", message) == first
     assert "set max_refused_share higher" in message
+    (listed,) = re.findall(r"All of them are in (\S+)\. ", message)
+    with Path(listed).open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert Counter(row["reason"] for row in table) == {"unknown_unit": 6, "truncated_signal": 1}
+    assert [row["record_id"] for row in table if row["reason"] == "unknown_unit"][:5] == first
     assert not (tmp_path / "corpus" / "manifest.json").exists()
     with pytest.raises(DataError, match=r"is not a corpus: it has no manifest\.json"):
         Corpus(tmp_path / "corpus")

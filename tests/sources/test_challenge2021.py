@@ -113,6 +113,7 @@ def test_made_records_of_other_rates_keep_them(
     assert recording.rate_hz == rate_hz
     assert recording.signal_uv.shape[1] / rate_hz == seconds
     assert PackStep().segments(recording)
+    assert recording.flags == ("patient_unknown",)  # both hold several ECGs of most patients
 
 
 def test_a_record_in_no_subset_is_refused(tmp_path: Path) -> None:
