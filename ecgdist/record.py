@@ -25,6 +25,9 @@ _UNIT_IN_UV = {"v": 1e6, "mv": 1e3, "uv": 1.0, "µv": 1.0, "μv": 1.0, "nv": 1e-
 
 Sex = Literal["male", "female"]
 
+MOST_YEARS = 300.0
+"""Beyond it a number is no age. Data sets write 300 for an age above 89."""
+
 
 @dataclass(frozen=True)
 class Recording:

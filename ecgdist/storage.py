@@ -266,7 +266,7 @@ def translated(uri: str) -> Iterator[None]:
         yield
     except StorageError:
         raise
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         hint = "check the bucket's name and the key" if uri.startswith(_S3) else "check the path"
         raise MissingFileError(f"{uri} does not exist; {hint}", uri) from error
     except PermissionError as error:

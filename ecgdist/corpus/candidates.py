@@ -72,7 +72,8 @@ def near_pairs(prints: Bytes, limit: int = CANDIDATE_BITS) -> Pairs:
 
 
 def near_pairs_between(prints: Bytes, others: Bytes, limit: int = CANDIDATE_BITS) -> Pairs:
-    """Pairs of a row of `prints` and a row of `others`: every row that has a near one on the other side is in one.
+    """Pairs of a row of `prints` and a row of `others`: of few rows that agree in a band all, of many
+    those that the module names.
 
     Args:
         prints: ``(rows, FINGERPRINT_BYTES)``; all zero as in `near_pairs`.
@@ -153,7 +154,7 @@ def _sorted_by_band(prints: Bytes, rows: Ints, band: int) -> tuple[Ints, npt.NDA
     key = np.zeros(len(rows), dtype=np.uint64)
     for column in columns:
         key = (key << np.uint64(8)) | prints[rows, column]
-    order = np.argsort(key)
+    order = np.argsort(key, kind="stable")  # else the order of equal keys is the processor's
     return order, (key[order] >> np.uint64(8 * _BAND_BYTES)).astype(np.uint32)
 
 

@@ -53,7 +53,7 @@ class PatientHasher:
     def patient_key(self, source: str, patient_id: str | None, record_id: str) -> str:
         """A patient's key, 32 hexadecimal digits. A record without a patient id is a patient of its own."""
         name = f"patient:{source}:{patient_id}" if patient_id is not None else f"record:{source}:{record_id}"
-        return hmac.new(self.key, name.encode(), hashlib.sha256).hexdigest()[:32]
+        return hmac.new(self.key, name.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:32]
 
 
 def _key_in_file(path: str) -> str:

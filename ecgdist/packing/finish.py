@@ -15,9 +15,9 @@ import pyarrow as pa
 from ecgdist.corpus.codec import CODEC
 from ecgdist.corpus.corpus import EXAMPLES_FILE, INDEX_FILE, MANIFEST, REFUSED_FILE
 from ecgdist.corpus.examples import EXAMPLES, PER_REASON, first_of_each_reason
-from ecgdist.corpus.manifest import Manifest, SourceFacts
+from ecgdist.corpus.manifest import Manifest, ShardFacts, SourceFacts
 from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_writer, read_plain
-from ecgdist.errors import DataError, RecordRefused
+from ecgdist.errors import DataError, EcgdistError
 from ecgdist.packing.plan import Plan
 from ecgdist.packing.shards import (
     PARTS,
@@ -121,7 +121,7 @@ def finish(plan: Plan, notes: Sequence[ShardNote]) -> None:
         examples_sha256=_write_examples(plan, notes),
     ).identified()
     (out / MANIFEST).write_bytes(manifest.to_bytes())
-    _tidy(plan)
+    _tidy(plan, shards)
 
 
 def _by_reason(notes: Iterable[ShardNote]) -> Counter[str]:
@@ -212,12 +212,14 @@ def _join(target: Location, parts: Iterable[pa.Table], schema: pa.Schema) -> str
             return hashlib.file_digest(written, "sha256").hexdigest()
 
 
-def _tidy(plan: Plan) -> None:
+def _tidy(plan: Plan, shards: Sequence[ShardFacts]) -> None:
     """Remove what only packing needed, and the half-written files of calls that were killed."""
     out = plan.work.out
     (out / PARTS).delete()
+    listed = {f"shards/{shard.name}" for shard in shards}
     for name in out.list_files():
-        if name.endswith(".part"):
+        # A shard that no manifest lists: its records were packed by an earlier call and are all refused now.
+        if name.endswith(".part") or (name.startswith("shards/") and name not in listed):
             (out / name).delete()
 
 
@@ -242,6 +244,6 @@ def _described(plan: Plan, notes: Mapping[int, ShardNote]) -> Iterator[str]:
 def _detail(plan: Plan, item: Mapping[str, str], listing: Listing) -> str:
     try:
         record_rows(plan.work, item["source"], plan.work.sources[item["source"]].read_record(listing))
-    except RecordRefused as again:
+    except EcgdistError as again:
         return str(again)
     return f"{item['reason']}, but it can be read now"

@@ -91,11 +91,11 @@ def relative_day(hasher: PatientHasher, owner: str, recording: Recording) -> int
 
 @contextmanager
 def hiding_names(
-    private: bool, doing: Callable[[], str], let_through: type[Exception] = ConfigError
+    private: bool, doing: Callable[[], str], let_through: tuple[type[Exception], ...] = (ConfigError,)
 ) -> Iterator[None]:
     """In a private packing, turn an error that may quote a file or its name into one that does not.
 
-    What is left says what was done (`doing`), and the kind of failure. Errors of the kind `let_through` stay as they
+    What is left says what was done (`doing`), and the kind of failure. Errors of the kinds `let_through` stay as they
     are: the settings' own, or refusals, whose detail is hidden where it would be shown.
     """
     if not private:

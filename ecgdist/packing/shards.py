@@ -27,7 +27,7 @@ from ecgdist.corpus.schema import (
     shard_writer,
     table,
 )
-from ecgdist.errors import DataError, RecordRefused
+from ecgdist.errors import ConfigError, DataError, RecordRefused
 from ecgdist.packing.privacy import capped_age, hiding_names, keyed_record_id, refuse_free_text, relative_day
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import Recording, mask_to_bits
@@ -68,7 +68,9 @@ class Work:
     def hiding_names(self, source: str, listing: Listing) -> AbstractContextManager[None]:
         """Hide what an error in reading a record may quote, where the packing is private."""
         shown = self.shown_id(source, listing.record_id)
-        return hiding_names(self.private, lambda: f"reading record {source}/{shown}", RecordRefused)
+        return hiding_names(
+            self.private, lambda: f"reading record {source}/{shown}", (RecordRefused, ConfigError)
+        )
 
 
 class ShardNote(Config):

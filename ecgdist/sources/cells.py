@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import re
 
-from ecgdist.record import Sex
+from ecgdist.record import MOST_YEARS, Sex
 
 _WHOLE = re.compile(r"([0-9]{1,18})(?:\.0*)?")
 
@@ -56,4 +55,4 @@ def age_of(text: str | None) -> float | None:
         age = float(text or "-1")
     except ValueError:
         raise ValueError("an age is not a number") from None
-    return age if age >= 0 and math.isfinite(age) else None
+    return age if 0 <= age <= MOST_YEARS else None

@@ -41,7 +41,8 @@ class NamedFolder(WfdbFolder):
 
     def _named(self, listing: Listing, seen: Counter[str]) -> Listing:
         name = listing.key.rpartition("/")[2]
-        seen[name] += 1
+        if listing.refusal is None:
+            seen[name] += 1
         if seen[name] > 1:
             refusal = ("duplicate_id", f"another file of {self.root} has the name {name}")
             return Listing(f"{name} (file {seen[name]})", listing.key, refusal=refusal)

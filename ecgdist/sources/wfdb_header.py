@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from ecgdist.errors import RecordRefused
-from ecgdist.record import Sex
+from ecgdist.record import MOST_YEARS, Sex
 
 MAX_HEADER_BYTES = 2**20
 """A header of a twelve-lead ECG has less than a thousandth of this."""
@@ -44,6 +44,9 @@ _TIME = re.compile(r"\d*:[\d:.]*(\s.*)?")
 
 # The abbreviations of the China Physiological Signal Challenge 2018 (Liu et al. 2018, table 2).
 _CPSC_LABELS = frozenset({"Normal", "AF", "I-AVB", "LBBB", "RBBB", "PAC", "PVC", "STD", "STE"})
+
+# Not str.splitlines: a comment may hold U+2028, or a Windows ellipsis, which is 0x85.
+_LINE_END = re.compile(r"\r\n|\r|\n")
 
 _SEX: dict[str, Sex] = {"male": "male", "m": "male", "female": "female", "f": "female"}
 
@@ -128,7 +131,7 @@ def parse_header(raw: bytes) -> Header:
         raise _unreadable(f"the header has more than {MAX_HEADER_BYTES} bytes")
     if b"\0" in raw:
         raise _unreadable("the header holds NUL bytes, so it is not text")
-    lines = [line.strip() for line in _decode(raw).splitlines()]
+    lines = [line.strip() for line in _LINE_END.split(_decode(raw))]
     comments = tuple(line.strip(" \t#") for line in lines if line.startswith("#"))
     content = [line for line in lines if line and not line.startswith("#")]
     if not content:
@@ -150,7 +153,7 @@ def parse_header(raw: bytes) -> Header:
 
 def named_files(raw: bytes) -> set[str]:
     """Names of the files that the lines of a header may point to, whether or not it is a valid header."""
-    lines = (line.split() for line in _decode(raw[:MAX_HEADER_BYTES]).splitlines())
+    lines = (line.split() for line in _LINE_END.split(_decode(raw[:MAX_HEADER_BYTES])))
     return {words[0] for words in lines if words and not words[0].startswith("#")}
 
 
@@ -160,7 +163,7 @@ def parse_age(text: str | None) -> float | None:
         age = float(text or "")
     except ValueError:
         return None
-    return age if math.isfinite(age) and age >= 0 else None
+    return age if 0 <= age <= MOST_YEARS else None
 
 
 def parse_sex(text: str | None) -> Sex | None:

@@ -87,10 +87,13 @@ def test_shards_that_vanished_are_built_again(ray_cluster: None, tmp_path: Path)
     folder = georgia_folder(tmp_path / "wfdb", *"abcdefgh")
     edit(folder / "h.hea", "/mV", "/mmHg")
     out, source = tmp_path / "corpus", f"wfdb={folder}"
-    with pytest.raises(DataError, match="wfdb/h"):
-        pack_to(out, source, records_per_shard=2, max_refused_share=0.1)
+    for _ in range(20):  # the shard with the refused record may be the first that is finished
+        with pytest.raises(DataError, match="wfdb/h"):
+            pack_to(out, source, records_per_shard=2, max_refused_share=0.1)
+        noted = sorted(path.stem for path in out.glob("parts/*.json"))
+        if noted:
+            break
     edit(folder / "h.hea", "/mmHg", "/mV")
-    noted = sorted(path.stem for path in out.glob("parts/*.json"))
     (out / f"shards/{noted[0]}.parquet").unlink()
     (out / f"parts/{noted[1]}.parquet").unlink()
     assert pack_to(out, source, records_per_shard=2).built == 4 - len(noted) + 2

@@ -151,3 +151,16 @@ def test_a_gain_is_a_positive_number(gain: str) -> None:
 
 def test_a_header_without_a_rate_has_250_hz() -> None:
     assert parse_header(f"a 1\n{LEAD}\n".encode()).frame_rate_hz == 250
+
+
+@pytest.mark.parametrize("comment", [b"# M\x85 note", "# a \u2028 b".encode(), b"# x\x1cy"])
+def test_a_comment_ends_at_the_end_of_its_line_only(comment: bytes) -> None:
+    raw = b"r 1 500 10\nr.dat 16 1000/mV 16 0 0 0 0 II\n" + comment + b"\n#Age: 56\n"
+    header = parse_header(raw)
+    assert len(header.signals) == 1
+    assert named_files(raw) == {"r", "r.dat"}
+
+
+def test_a_number_beyond_any_life_is_no_age() -> None:
+    assert [parse_age(text) for text in ("1e300", "301", "-1", "inf", "NaN")] == [None] * 5
+    assert parse_age("300") == 300.0  # what some data sets write for an age above 89
