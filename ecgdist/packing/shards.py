@@ -27,7 +27,7 @@ from ecgdist.corpus.schema import (
     shard_writer,
     table,
 )
-from ecgdist.errors import ConfigError, DataError, RecordRefused
+from ecgdist.errors import DataError, RecordRefused
 from ecgdist.packing.privacy import capped_age, hiding_names, keyed_record_id, refuse_free_text, relative_day
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import Recording, mask_to_bits
