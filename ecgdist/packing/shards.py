@@ -68,9 +68,7 @@ class Work:
     def hiding_names(self, source: str, listing: Listing) -> AbstractContextManager[None]:
         """Hide what an error in reading a record may quote, where the packing is private."""
         shown = self.shown_id(source, listing.record_id)
-        return hiding_names(
-            self.private, lambda: f"reading record {source}/{shown}", (RecordRefused, ConfigError)
-        )
+        return hiding_names(self.private, lambda: f"reading record {source}/{shown}", (RecordRefused,))
 
 
 class ShardNote(Config):
