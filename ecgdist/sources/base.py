@@ -13,6 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
+
 from ecgdist.errors import RecordRefused
 from ecgdist.record import Recording, Sex
 from ecgdist.storage import Location
@@ -45,6 +48,30 @@ class Listing:
     refusal: tuple[str, str] | None = None
     row: int | None = None
     day: int | None = None
+
+    def recording(
+        self,
+        source: str,
+        signal_uv: npt.NDArray[np.floating],
+        rate_hz: float,
+        leads: tuple[str, ...],
+        flags: tuple[str, ...] = (),
+    ) -> Recording:
+        """The record with its signal, for a source whose listing knows all else of it; arguments as of `Recording`."""
+        return Recording(
+            record_id=self.record_id,
+            source=source,
+            signal_uv=signal_uv,
+            rate_hz=rate_hz,
+            leads=leads,
+            patient_id=self.patient_id,
+            age=self.age,
+            sex=self.sex,
+            labels=self.labels,
+            split=self.split,
+            flags=flags,
+            day=self.day,
+        )
 
 
 class Source(ABC):

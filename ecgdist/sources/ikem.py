@@ -69,16 +69,12 @@ class Ikem(ExamParts):
         real = _real_part(values, int(lengths[listing.row]))
         signal_uv, leads = derive_limb_leads(np.ascontiguousarray(real.T, dtype=np.float64), _LEADS)
         flags = ("limb_leads_derived",)
-        return Recording(
-            record_id=listing.record_id,
-            source=self.kind,
-            signal_uv=signal_uv,
-            rate_hz=_RATE_HZ,
-            leads=leads,
-            patient_id=listing.patient_id,
-            age=listing.age,
-            sex=listing.sex,
-            flags=(*flags, PADDING_STRIPPED) if len(real) < len(values) else flags,
+        return listing.recording(
+            self.kind,
+            signal_uv,
+            _RATE_HZ,
+            leads,
+            (*flags, PADDING_STRIPPED) if len(real) < len(values) else flags,
         )
 
 

@@ -59,15 +59,7 @@ class MimicEcg(Source):
 
     def _read(self, listing: Listing) -> Recording:
         record = read_wfdb(self.root, listing.key)
-        return Recording(
-            record_id=listing.record_id,
-            source=self.kind,
-            signal_uv=record.signal_uv,
-            rate_hz=record.rate_hz,
-            leads=record.leads,
-            patient_id=listing.patient_id,
-            day=listing.day,
-        )
+        return listing.recording(self.kind, record.signal_uv, record.rate_hz, record.leads)
 
 
 def _listing(row: Row, number: int) -> Listing:

@@ -97,17 +97,11 @@ def own_recording(source: str, listing: Listing, values: npt.NDArray[Any]) -> Re
         detail = f"the array has shape {values.shape}; {_TABLE} names {len(listing.leads)} leads"
         raise RecordRefused("lead_count", detail)
     by_lead = values if values.shape[0] == len(listing.leads) else values.T
-    return Recording(
-        record_id=listing.record_id,
-        source=source,
-        signal_uv=np.ascontiguousarray(by_lead, dtype=np.float64) * microvolts_per_unit(listing.unit),
-        rate_hz=listing.rate_hz,
-        leads=listing.leads,
-        patient_id=listing.patient_id,
-        age=listing.age,
-        sex=listing.sex,
-        labels=listing.labels,
-        split=listing.split,
+    return listing.recording(
+        source,
+        np.ascontiguousarray(by_lead, dtype=np.float64) * microvolts_per_unit(listing.unit),
+        listing.rate_hz,
+        listing.leads,
     )
 
 

@@ -83,18 +83,7 @@ class Sph(Source):
                 detail = f"{listing.key} has {array.shape[1]} samples; {_TABLE} says {num_samples}"
                 raise RecordRefused("truncated_signal", detail)
             values = array.read(0, NUM_LEADS)
-        return Recording(
-            record_id=listing.record_id,
-            source=self.kind,
-            signal_uv=values.astype(np.float64) * _UV_PER_MV,
-            rate_hz=_RATE_HZ,
-            leads=STANDARD_LEADS,
-            patient_id=listing.patient_id,
-            day=listing.day,
-            age=listing.age,
-            sex=listing.sex,
-            labels=listing.labels,
-        )
+        return listing.recording(self.kind, values.astype(np.float64) * _UV_PER_MV, _RATE_HZ, STANDARD_LEADS)
 
 
 def _listing(row: Row, number: int, files: set[str]) -> Listing:

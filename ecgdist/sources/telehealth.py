@@ -39,17 +39,12 @@ def telehealth_recording(source: str, listing: Listing, values: npt.NDArray[Any]
         RecordRefused: ``all_zero`` if there is nothing else.
     """
     kept = without_padding(values)
-    return Recording(
-        record_id=listing.record_id,
-        source=source,
-        signal_uv=np.ascontiguousarray(kept.T, dtype=np.float64) * _UV_PER_MV,
-        rate_hz=_RATE_HZ,
-        leads=STANDARD_LEADS,
-        patient_id=listing.patient_id,
-        age=listing.age,
-        sex=listing.sex,
-        labels=listing.labels,
-        flags=(PADDING_STRIPPED,) if len(kept) < len(values) else (),
+    return listing.recording(
+        source,
+        np.ascontiguousarray(kept.T, dtype=np.float64) * _UV_PER_MV,
+        _RATE_HZ,
+        STANDARD_LEADS,
+        (PADDING_STRIPPED,) if len(kept) < len(values) else (),
     )
 
 

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ray
 
 @pytest.fixture
 def namespace() -> list[str]:
-    """A command prefix under which one may mount."""
+    """A command prefix under which one may mount; a machine that forbids it cannot have a disk that we may fill."""
     prefix = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
     try:
         probe = subprocess.run(
