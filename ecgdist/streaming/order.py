@@ -4,14 +4,17 @@ For an epoch all row groups are permuted; the rows, in that sequence and from a 
 `lanes` equal lanes of ``T * q`` rows (q = global_batch / lanes, T = steps of an epoch). In a lane,
 consecutive rows form pools, and the rows of a pool are permuted. A step takes the next q rows of every lane.
 Which worker serves which lane changes nothing of this.
+
+Only the sequence of row groups is laid out, once an epoch and process: 12 bytes a group. Rows and pools are
+reckoned where they are asked for, at any step, so that planning costs the same at its start as near its end.
 """
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +44,17 @@ class PoolItem:
 class _Epoch:
     """One epoch's sequence of row groups: where each `starts`; lanes begin at `shift` and wrap around."""
 
-    groups: Ints
+    groups: npt.NDArray[np.int32]
     starts: Ints
     shift: int
+
+
+_EPOCHS: dict[tuple[bytes, int, int], _Epoch] = {}
+"""The epochs laid out last, by (hash of the row groups, seed, epoch): read tasks of one process, each of which
+unpickles the order anew, share them. They hold no view of the order's arrays, which may lie in Ray's store."""
+
+_MOST_EPOCHS = 2
+"""At an epoch's end the pools of two are read."""
 
 
 class Order:
@@ -68,7 +79,7 @@ class Order:
         Raises:
             ConfigError: if the numbers do not fit each other or the data.
         """
-        self.group_rows = np.asarray(group_rows, dtype=np.int64)
+        self.group_rows = np.ascontiguousarray(group_rows, dtype=np.int64)
         self.num_rows = int(self.group_rows.sum())
         if lanes < 1 or global_batch < 1:
             raise ConfigError(f"lanes = {lanes} and global_batch = {global_batch} must be at least 1")
@@ -89,12 +100,7 @@ class Order:
         self.steps_per_epoch = self.num_rows // global_batch
         self.lane_rows = self.steps_per_epoch * self.rows_per_step
         self.pool_rows = max(self.rows_per_step, shuffle_rows // lanes)
-        self._epoch = lru_cache(maxsize=4)(self._make_epoch)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The cache of epochs stays behind when an order travels to a read task.
-        settings = {n: getattr(self, n) for n in ("seed", "lanes", "global_batch", "shuffle_rows")}
-        return partial(Order, **settings), (self.group_rows,)
+        self._digest = hashlib.blake2b(self.group_rows, digest_size=16).digest()
 
     def rows(self, step: int) -> tuple[Ints, Ints]:
         """``(global_batch,)`` row groups and places of a step's rows, in the order of the global batch."""
@@ -128,19 +134,20 @@ class Order:
         """The pools that `lanes` need for steps ``start_step ... end_step - 1``, sorted by first need."""
         for epoch in range(start_step // self.steps_per_epoch, -(-end_step // self.steps_per_epoch)):
             base = epoch * self.steps_per_epoch
-            begin = max(0, start_step - base) * self.rows_per_step
-            end = min(self.steps_per_epoch, end_step - base) * self.rows_per_step
-            found = []
-            for lane in lanes:
-                position = begin
-                while position < end:
-                    pool = self._pool_at(lane, position)
-                    first, last = self._pool_bounds(lane, pool)
-                    found.append(
-                        PoolItem(base + position // self.rows_per_step, epoch, lane, pool, position - first)
-                    )
-                    position = last
-            yield from sorted(found, key=lambda item: (item.step, item.lane))
+            begin, end = max(start_step - base, 0), min(end_step - base, self.steps_per_epoch)
+            # An epoch may have millions of pools: the next one of every lane is all that is held.
+            by_lane = [self._lane_items(epoch, lane, begin, end) for lane in lanes]
+            yield from heapq.merge(*by_lane, key=lambda item: (item.step, item.lane))
+
+    def _lane_items(self, epoch: int, lane: int, begin_step: int, end_step: int) -> Iterator[PoolItem]:
+        """The pools that a lane needs for these steps of an epoch, in order."""
+        base = epoch * self.steps_per_epoch
+        position, end = begin_step * self.rows_per_step, end_step * self.rows_per_step
+        while position < end:
+            pool = self._pool_at(lane, position)
+            first, last = self._pool_bounds(lane, pool)
+            yield PoolItem(base + position // self.rows_per_step, epoch, lane, pool, position - first)
+            position = last
 
     def lanes_of(self, rank: int, world_size: int) -> range:
         """The lanes that a worker serves: floor or ceil of lanes / world_size of them, in order of rank.
@@ -180,15 +187,27 @@ class Order:
         plan = self._epoch(epoch)
         positions = (positions + plan.shift) % self.num_rows
         slot = np.searchsorted(plan.starts, positions, side="right") - 1
-        return plan.groups[slot], positions - plan.starts[slot]
+        return plan.groups[slot].astype(np.int64), positions - plan.starts[slot]
+
+    def _epoch(self, epoch: int) -> _Epoch:
+        key = (self._digest, self.seed, epoch)
+        plan = _EPOCHS.get(key)
+        if plan is None:
+            plan = self._make_epoch(epoch)
+            for old in list(_EPOCHS)[: len(_EPOCHS) + 1 - _MOST_EPOCHS]:
+                _EPOCHS.pop(old, None)
+            _EPOCHS[key] = plan
+        return plan
 
     def _make_epoch(self, epoch: int) -> _Epoch:
         random = self._random(_GROUPS, epoch)
-        groups = random.permutation(len(self.group_rows))
-        groups = groups[self.group_rows[groups] > 0]
-        ends = np.cumsum(self.group_rows[groups])
+        groups = np.arange(len(self.group_rows), dtype=np.int32)
+        random.shuffle(groups)
+        rows = self.group_rows[groups]
+        starts = np.cumsum(rows)
+        starts -= rows
         # Without a shift the leftover would always be the last rows of a group.
-        return _Epoch(groups, ends - self.group_rows[groups], int(random.integers(self.num_rows)))
+        return _Epoch(groups, starts, int(random.integers(self.num_rows)))
 
     def _random(self, *stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=stream)))
