@@ -100,7 +100,7 @@ class Order:
         self.steps_per_epoch = self.num_rows // global_batch
         self.lane_rows = self.steps_per_epoch * self.rows_per_step
         self.pool_rows = max(self.rows_per_step, shuffle_rows // lanes)
-        self._digest = hashlib.blake2b(self.group_rows, digest_size=16).digest()
+        self._digest = hashlib.blake2b(self.group_rows.data, digest_size=16).digest()
 
     def rows(self, step: int) -> tuple[Ints, Ints]:
         """``(global_batch,)`` row groups and places of a step's rows, in the order of the global batch."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import random
+import tracemalloc
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,11 +121,78 @@ def test_pools_of_different_lanes_end_at_different_steps() -> None:
     assert busiest == 1
 
 
-def test_planning_is_lazy_at_full_size() -> None:
-    order = Order([128] * 10_250, seed=0, lanes=64, global_batch=1024, shuffle_rows=16384)
-    assert order.num_rows == 1_312_000
-    items = order.items(order.lanes_of(3, 32), 1_000_000, 10**9)
-    assert next(items).step == 1_000_000
+@pytest.mark.parametrize(
+    ("group_rows", "settings", "digest"),
+    [
+        ([16] * 20, {"seed": 1, "lanes": 4, "global_batch": 8, "shuffle_rows": 64}, "baae5beb94941a93"),
+        (
+            [7, 0, 30, 1, 0, 12],
+            {"seed": 2**40, "lanes": 3, "global_batch": 6, "shuffle_rows": 1},
+            "49ed1547cd83679b",
+        ),
+        (
+            [128] * 999 + [57],
+            {"seed": 0, "lanes": 64, "global_batch": 1024, "shuffle_rows": 16384},
+            "286e94c2f08c000d",
+        ),
+    ],
+)
+def test_the_order_is_that_of_runs_already_made(
+    group_rows: list[int], settings: dict[str, int], digest: str
+) -> None:
+    order = Order(group_rows, **settings)
+    found = hashlib.sha256()
+    for step in range(0, 3 * order.steps_per_epoch, max(1, order.steps_per_epoch // 7)):
+        found.update(np.stack(order.rows(step)).astype("<i8").tobytes())
+    found.update(np.stack(order.leftover(1)).astype("<i8").tobytes())
+    assert found.hexdigest()[:16] == digest, "runs in progress would go on with other batches"
+
+
+def test_pools_are_planned_when_they_are_asked_for() -> None:
+    order = Order(np.full(7_812_500, 128), seed=0, lanes=64, global_batch=1024, shuffle_rows=16384)
+    assert order.num_rows == 10**9
+    tracemalloc.start()
+    try:
+        # The list of one epoch's pools would take hundreds of megabytes.
+        items = order.items(order.lanes_of(0, 1), 900_000, 10**12)
+        steps = [next(items).step for _ in range(1000)]
+        # All lanes at first; then four of the 64 are through their 16 steps' rows on every step.
+        assert (steps[:64], steps[-1]) == ([900_000] * 64, 900_000 + (1000 - 64) // 4)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_step_of_a_billion_rows_is_found_in_little_memory() -> None:
+    order = Order(np.full(7_812_500, 128), seed=0, lanes=64, global_batch=1024, shuffle_rows=16384)
+    tracemalloc.start()
+    try:
+        for step in (0, 900_000, 5_000_000):
+            groups, places = order.rows(step)
+            assert len(set(zip(groups.tolist(), places.tolist(), strict=True))) == 1024
+        # Twelve bytes a row group for each of two epochs, and as much again while one is laid out.
+        assert tracemalloc.get_traced_memory()[1] < 400_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_copies_of_an_order_share_the_layout_of_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    make_epoch = Order._make_epoch
+
+    def counted(order: Order, epoch: int) -> Any:
+        made.append(epoch)
+        return make_epoch(order, epoch)
+
+    monkeypatch.setattr(Order, "_make_epoch", counted)
+    order = make(seed=77)
+    text = pickle.dumps(order)
+    for _ in range(3):
+        pickle.loads(text).pool(0, 1, 0)  # noqa: S301 - it was made above
+    assert made == [0]
+    pickle.loads(text).pool(1, 1, 0)  # noqa: S301
+    make(seed=78).pool(0, 1, 0)
+    assert made == [0, 1, 0]
 
 
 def test_an_order_travels_to_read_tasks() -> None:
