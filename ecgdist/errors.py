@@ -52,3 +52,7 @@ class RecordRefused(DataError):  # noqa: N818 - it is an outcome that packing co
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.detail}"
+
+
+class OutsideLinkError(RecordRefused):
+    """A file or folder of a source that a symbolic link puts outside of the source's folder; it was not read."""

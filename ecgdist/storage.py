@@ -26,7 +26,7 @@ import pyarrow.fs
 from botocore.exceptions import ClientError
 
 from ecgdist import s3
-from ecgdist.errors import MissingFileError, StorageError
+from ecgdist.errors import MissingFileError, OutsideLinkError, StorageError
 
 _S3 = "s3://"
 
@@ -37,9 +37,11 @@ class Location:
 
     Attributes:
         uri: absolute local path, or ``s3://bucket/key`` without a trailing slash.
+        confined_to: the local folder that no link may lead out of, or None; see `confined`.
     """
 
     uri: str
+    confined_to: str | None = None
 
     @classmethod
     def of(cls, where: str | os.PathLike[str] | Location) -> Location:
@@ -68,7 +70,7 @@ class Location:
         return cls(os.path.abspath(os.path.expanduser(text)))
 
     def __truediv__(self, name: str) -> Location:
-        return Location(f"{self.uri.rstrip('/')}/{name}")
+        return Location(f"{self.uri.rstrip('/')}/{name}", self.confined_to)
 
     def __str__(self) -> str:
         return self.uri
@@ -83,6 +85,13 @@ class Location:
         """The last part of the path."""
         return self.uri.rsplit("/", 1)[-1]
 
+    def confined(self) -> Location:
+        """This folder, which may be a link itself, read only as far as no link in it leads out of it.
+
+        What a link puts outside raises `OutsideLinkError` where it is read or, a folder, listed.
+        """
+        return self if self.is_s3 else Location(self.uri, self.confined_to or self.uri)
+
     @property
     def _place(self) -> s3.Place:
         return s3.Place(*self.uri[len(_S3) :].partition("/")[::2])
@@ -90,6 +99,7 @@ class Location:
     def arrow(self) -> tuple[Any, str]:
         """A pyarrow filesystem and the path in it, for Parquet and range reads."""
         if not self.is_s3:
+            self._stay_inside()
             return pyarrow.fs.LocalFileSystem(), self.uri
         with translated(self.uri):
             return s3.arrow_filesystem(), self.uri[len(_S3) :]
@@ -118,6 +128,7 @@ class Location:
         """
         with translated(self.uri):
             if not self.is_s3:
+                self._stay_inside()
                 return Path(self.uri).read_bytes()
             content = BytesIO()
             self._place.read_into(content)
@@ -134,6 +145,7 @@ class Location:
         """
         with translated(self.uri):
             if not self.is_s3:
+                self._stay_inside()
                 with Path(self.uri).open("rb") as file:
                     yield file
                 return
@@ -184,6 +196,7 @@ class Location:
         """
         target = Path(local)
         with translated(self.uri):
+            self._stay_inside()
             try:
                 if self.is_s3:
                     with target.open("wb") as sink:
@@ -195,9 +208,21 @@ class Location:
                 raise
 
     def list_files(self) -> list[str]:
-        """Sorted names, relative to this folder, of every file below it; empty if there is no such folder."""
+        """Sorted names, relative to this folder, of every file below it; empty if there is no such folder.
+
+        Raises:
+            OutsideLinkError: if a folder below this one lies outside of where it is confined to.
+            StorageError: if it cannot be read.
+        """
         with translated(self.uri):
-            return sorted(self._place.names() if self.is_s3 else _walk(self.uri))
+            if self.is_s3:
+                return sorted(self._place.names())
+            self._stay_inside()
+            return sorted(_walk(self.uri, self.confined_to))
+
+    def _stay_inside(self) -> None:
+        if self.confined_to is not None:
+            _refuse_outside(self.uri, self.confined_to)
 
     def delete(self) -> None:
         """Remove the file, or the folder and all below it, if it is there."""
@@ -221,8 +246,8 @@ def _mode(path: str) -> int | None:
         return None
 
 
-def _walk(folder: str) -> Iterator[str]:
-    """Names of all files below a local folder, through symbolic links too: data managers keep archives so."""
+def _walk(folder: str, confined_to: str | None) -> Iterator[str]:
+    """Names of all files below a local folder, through symbolic links to folders, too."""
 
     def fail(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
@@ -232,7 +257,29 @@ def _walk(folder: str) -> Iterator[str]:
         if _leads_back(parent, folder):
             folders.clear()
             continue
+        if confined_to is not None:  # before any of them is gone into
+            for name in folders:
+                _refuse_outside(os.path.join(parent, name), confined_to)
         yield from (os.path.relpath(os.path.join(parent, name), folder) for name in files)
+
+
+def _refuse_outside(path: str, root: str) -> None:
+    """Refuse a path below the folder `root` that lies outside of it once every link is followed.
+
+    Raises:
+        OutsideLinkError: naming the path.
+    """
+    below = [part for part in path[len(root) :].split("/") if part]
+    steps = [f"{root.rstrip('/')}/{'/'.join(below[: depth + 1])}" for depth in range(len(below))]
+    # Resolving a whole path takes longer than reading a record's header, and there is seldom a link in it.
+    if ".." not in below and not any(map(os.path.islink, steps)):
+        return
+    real, real_root = os.path.realpath(path), os.path.realpath(root)
+    if real != real_root and not real.startswith(f"{real_root.rstrip('/')}/"):
+        raise OutsideLinkError(
+            "link_outside",
+            f"{path} lies outside of the source's folder, where a link leads to; set follow_links=true to read it",
+        )
 
 
 def _leads_back(path: str, root: str) -> bool:

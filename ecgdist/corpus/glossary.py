@@ -43,6 +43,7 @@ REASONS = {
     "foreign_record": "The folder holds a record that does not belong to this data set.",
     "lead_count": "The numbers of lead names and of signals differ.",
     "limb_leads_inconsistent": "The limb leads contradict each other by more than the rule allows.",
+    "link_outside": "A link puts the record's file outside of the source's folder; it was not opened.",
     "missing_file": "The record is listed, but the file that should hold it is not there.",
     "missing_header": "The record is listed, but its header file is not there.",
     "missing_signal": "The record is listed, but its signal is not there.",

@@ -21,6 +21,9 @@ class PackConfig(Config):
     """Records listed per shard; 2,048 records of 10 s at 250 Hz are about 33 MB."""
     exclude: tuple[str, ...] = ()
     """Records to leave out knowingly, as patterns on ``source/record_id``: ``challenge2021/ptb-xl/*``."""
+    follow_links: bool = False
+    """Read what links put outside of a local source's folder, too; else such records are refused, and a linked folder
+    outside is an error."""
     private: bool | None = None
     """Keyed ids stand for the ids of records, in the corpus and in every message, and ages end at 90; by default
     where ``ECGDIST_PATIENT_KEY`` is set."""

@@ -104,7 +104,7 @@ def estimate_packing(
     """
     workers = workers or os.cpu_count() or 1
     hasher = PatientHasher.from_environment()
-    sources = open_sources(config.sources)
+    sources = open_sources(config.sources, config.follow_links)
     private = is_private(config.private, hasher)
     work = Work(Location.of(config.out), config.pack, hasher, sources, private, config.relative_dates)
     exclusion = Exclusion(config.exclude)

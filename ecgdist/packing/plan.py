@@ -63,7 +63,7 @@ class Plan:
             Location.of(config.out),
             config.pack,
             hasher,
-            open_sources(config.sources),
+            open_sources(config.sources, config.follow_links),
             private,
             config.relative_dates,
         )
@@ -160,13 +160,13 @@ def _claim_content(plan: Plan) -> bytes:
     return json.dumps({"plan": plan.digest}).encode() + b"\n"
 
 
-def open_sources(texts: Sequence[str]) -> dict[str, Source]:
+def open_sources(texts: Sequence[str], follow_links: bool) -> dict[str, Source]:
     """Sources by name: their kind, numbered from the second of a kind on."""
     sources: dict[str, Source] = {}
     seen: Counter[str] = Counter()
     for text in texts:
         kind, _, uri = text.partition("=")
-        source = open_source(kind, Location.of(uri))
+        source = open_source(kind, Location.of(uri), follow_links)
         if any(source.root == other.root and kind == other.kind for other in sources.values()):
             raise ConfigError(f"source {text} is named twice; every record would be in the corpus twice")
         seen[kind] += 1
@@ -183,6 +183,7 @@ def _settings(config: PackConfig, work: Work, listed: Mapping[str, int]) -> byte
         "per_shard": config.records_per_shard,
         "key": work.hasher.fingerprint,
         "private": work.private,
+        "follow_links": config.follow_links,
         "relative_dates": work.relative_dates,
         "listed": dict(listed),
     }

@@ -15,7 +15,14 @@ from contextlib import contextmanager
 from datetime import date
 
 from ecgdist.corpus.patients import KEY_FILE_VARIABLE, KEY_VARIABLE, PatientHasher
-from ecgdist.errors import ConfigError, DataError, EcgdistError, RecordRefused, StorageError
+from ecgdist.errors import (
+    ConfigError,
+    DataError,
+    EcgdistError,
+    OutsideLinkError,
+    RecordRefused,
+    StorageError,
+)
 from ecgdist.record import Recording
 
 _LABEL = re.compile(r"[a-z0-9]+:[A-Za-z0-9+_.()/-]{1,40}")
@@ -119,6 +126,8 @@ _HINT = "the full message is hidden because this packing is private (private = f
 
 def _cause(error: EcgdistError) -> str:
     """The kind of failure, in words that no file has chosen."""
+    if isinstance(error, OutsideLinkError):
+        return "a link leads out of the source's folder; follow_links=true reads through it"
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno:
         return os.strerror(cause.errno)

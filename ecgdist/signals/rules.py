@@ -22,6 +22,7 @@ SETTINGS = {
     "flat_leads": "pack.rules.max_flat_leads",
     "clipped_leads": "pack.rules.max_clipped_leads",
     "limb_leads_inconsistent": "pack.rules.max_limb_residual_uv",
+    "link_outside": "follow_links",
     "too_short": "pack.min_duration_s",
     "unknown_lead": "pack.ignore_leads",
 }

@@ -46,8 +46,13 @@ SOURCES: dict[str, type[Source]] = {
 __all__ = ["SOURCES", "Listing", "Source", "open_source"]
 
 
-def open_source(kind: str, root: str | Location) -> Source:
+def open_source(kind: str, root: str | Location, follow_links: bool = False) -> Source:
     """The source of layout `kind` in the folder `root`, which is not looked at yet.
+
+    Args:
+        kind: name of the layout.
+        root: local folder or ``s3://``.
+        follow_links: read through links that lead out of a local folder, too.
 
     Raises:
         ConfigError: for an unknown kind.
@@ -57,4 +62,5 @@ def open_source(kind: str, root: str | Location) -> Source:
         source = SOURCES[kind]
     except KeyError:
         raise ConfigError(f"unknown source kind {kind!r}; use one of {', '.join(SOURCES)}") from None
-    return source(Location.of(root))
+    where = Location.of(root)
+    return source(where if follow_links else where.confined())

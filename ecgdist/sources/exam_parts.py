@@ -48,7 +48,7 @@ class ExamParts(Hdf5Rows):
             except RecordRefused as refused:
                 refusal = (refused.reason, refused.detail)
                 broken.append(Listing(f"row {number} of {_TABLE}", "", refusal=refusal))
-        unreadable: dict[str, str] = {}
+        unreadable: dict[str, RecordRefused] = {}
         found = [listing for part in parts for listing in self._located(part, exams, unreadable)]
         # What no part held is left over.
         absent = [replace(each, refusal=_why_absent(each, parts, unreadable)) for each in exams.values()]
@@ -63,13 +63,15 @@ class ExamParts(Hdf5Rows):
                 raise DataError(f"{self.root} holds {_name(path)} twice; keep one of them")
         return [numbers[number] for number in sorted(numbers)]
 
-    def _located(self, part: str, exams: dict[int, Listing], unreadable: dict[str, str]) -> Iterator[Listing]:
+    def _located(
+        self, part: str, exams: dict[int, Listing], unreadable: dict[str, RecordRefused]
+    ) -> Iterator[Listing]:
         """The listing of every row of a part; known exams are taken out of `exams`."""
         try:
             with open_hdf5(self.root / part) as file:
                 ids = file.vector("exam_id").tolist()
         except RecordRefused as refused:
-            unreadable[_name(part)] = refused.detail
+            unreadable[_name(part)] = refused
             return
         for row, exam_id in enumerate(ids):
             if exam_id in exams:
@@ -87,7 +89,7 @@ class ExamParts(Hdf5Rows):
         """
 
 
-def _why_absent(listing: Listing, parts: list[str], unreadable: dict[str, str]) -> tuple[str, str]:
+def _why_absent(listing: Listing, parts: list[str], unreadable: dict[str, RecordRefused]) -> tuple[str, str]:
     suspects = [listing.key] if listing.key else sorted(unreadable)
     if listing.key and listing.key not in map(_name, parts):
         return (
@@ -96,7 +98,7 @@ def _why_absent(listing: Listing, parts: list[str], unreadable: dict[str, str]) 
         )
     for name in suspects:
         if name in unreadable:
-            return "unreadable_signal", f"{name}: {unreadable[name]}"
+            return unreadable[name].reason, f"{name}: {unreadable[name].detail}"
     return "missing_signal", "no part holds this exam_id"
 
 

@@ -1,8 +1,8 @@
 """One WFDB record, from local storage or a bucket, as microvolt.
 
 Only the bytes that the header asks for are read, and they are checked against it before they become microvolt.
-A header can name no file outside its own folder. A symbolic link in a local folder is followed, to a file
-or a folder anywhere: links are how data managers keep archives, and no content of a file can make one.
+A header can name no file outside its own folder. How far symbolic links in a local folder are followed is its
+`Location`'s to say.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ Each record is a real one with one thing changed.
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import tracemalloc
 import zlib
@@ -213,14 +212,6 @@ def test_only_the_bytes_that_a_header_asks_for_are_read(folder: Path) -> None:
     os.truncate(folder / "E07500.mat", 2**40)  # a hole: nothing is written
     with little_memory():
         np.testing.assert_array_equal(read_wfdb(Location.of(folder), "a").signal_uv, expected)
-
-
-def test_a_link_that_the_owner_of_a_folder_made_is_followed(folder: Path, tmp_path: Path) -> None:
-    expected = read_wfdb(Location.of(folder), "a").signal_uv
-    shutil.move(folder / "E07500.mat", tmp_path / "archive.mat")
-    (folder / "E07500.mat").symlink_to(tmp_path / "archive.mat")
-    (tmp_path / "linked").symlink_to(folder)
-    np.testing.assert_array_equal(read_wfdb(Location.of(tmp_path), "linked/a").signal_uv, expected)
 
 
 def test_an_unpacked_matrix_may_be_as_large_as_the_limit_and_no_larger() -> None:
