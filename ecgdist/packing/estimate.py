@@ -20,9 +20,10 @@ from ecgdist.corpus.patients import PatientHasher
 from ecgdist.errors import DataError
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.listings import Exclusion
+from ecgdist.packing.notes import part_name
 from ecgdist.packing.plan import list_source, open_sources
 from ecgdist.packing.privacy import is_private
-from ecgdist.packing.shards import Work, build_shard, part_name, read_all
+from ecgdist.packing.shards import Work, build_shard, read_all
 from ecgdist.sources import Listing
 from ecgdist.storage import Location
 

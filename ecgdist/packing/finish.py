@@ -18,16 +18,9 @@ from ecgdist.corpus.examples import EXAMPLES, PER_REASON, first_of_each_reason
 from ecgdist.corpus.manifest import Manifest, ShardFacts, SourceFacts
 from ecgdist.corpus.schema import FORMAT_VERSION, INDEX, REFUSED, plain_writer, read_plain
 from ecgdist.errors import DataError, EcgdistError
+from ecgdist.packing.notes import PARTS, ShardNote, examples_name, note_name, part_name, refused_name
 from ecgdist.packing.plan import Plan
-from ecgdist.packing.shards import (
-    PARTS,
-    ShardNote,
-    examples_name,
-    note_name,
-    part_name,
-    record_rows,
-    refused_name,
-)
+from ecgdist.packing.shards import record_rows
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.signals.rules import SETTINGS
 from ecgdist.sources import Listing
@@ -57,10 +50,6 @@ def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
     first = list(itertools.islice(_described(plan, notes), _SHOWN))
     listed = plan.work.out / REFUSED_SO_FAR
     listed.write_bytes(_list_of_refused(plan, notes))
-    # The next call reads these records again: the user may have mended their files.
-    for number, note in notes.items():
-        if note.refused:
-            (plan.work.out / note_name(number)).delete()
     counts = ", ".join(f"{reason} {count}" for reason, count in _by_reason(notes.values()).most_common())
     raise DataError(
         f"{refused} of {plan.num_records} records are refused, more than "
@@ -70,6 +59,21 @@ def stop_if_too_many(plan: Plan, notes: Mapping[int, ShardNote]) -> None:
         f"Mend the files, or set max_refused_share higher to pack without them: so far they are "
         f"{refused / plan.num_records:.3g} of all{_settings(notes.values())}"
     )
+
+
+def forget_refused(plan: Plan) -> None:
+    """After a packing that stopped over its refusals: let the shards that have some be built again.
+
+    The user may have mended their files.
+    """
+    out = plan.work.out
+    if not (out / REFUSED_SO_FAR).exists():
+        return
+    names = set(out.list_files())
+    for number in range(len(plan.chunks)):
+        if {refused_name(number), note_name(number)} <= names:
+            (out / note_name(number)).delete()
+    (out / REFUSED_SO_FAR).delete()
 
 
 def _list_of_refused(plan: Plan, notes: Mapping[int, ShardNote]) -> bytes:

@@ -14,10 +14,11 @@ import ray
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
 from ecgdist.packing.config import PackConfig
-from ecgdist.packing.finish import finish, stop_if_too_many
+from ecgdist.packing.finish import finish, forget_refused, stop_if_too_many
 from ecgdist.packing.listings import Chunk
+from ecgdist.packing.notes import ShardNote, finished_note, note_name, shard_path
 from ecgdist.packing.plan import Plan, claim_folder
-from ecgdist.packing.shards import ShardNote, Work, build_shard, note_name
+from ecgdist.packing.shards import Work, build_shard
 from ecgdist.raytools import ray_session, user_errors
 
 _WORKER_DIED = (
@@ -27,6 +28,8 @@ _WORKER_DIED = (
 )
 _TASKS_PER_CPU = 2
 """Tasks handed to the cluster per core: one runs, one waits."""
+_CANCEL_S = 10.0
+"""Most that a packing that stops waits for its tasks to notice."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PackResult:
 
     corpus: Corpus
     built: int
-    """Shards built by this call; the others were there already."""
+    """Shards that were missing when this call began; the others were there already."""
 
     def __str__(self) -> str:
         manifest = self.corpus.manifest
@@ -58,13 +61,13 @@ def pack(config: PackConfig) -> PackResult:
     out = plan.work.out
     if claim_folder(plan):
         return PackResult(Corpus(out), built=0)
+    forget_refused(plan)
     notes = _finished(plan)
     missing = [number for number in range(len(plan.chunks)) if number not in notes]
     stop_if_too_many(plan, notes)
     # Closed at once if packing stops: an error that somebody holds would keep the local cluster alive.
     with closing(_build_shards(plan, missing)) as built:
         for note in built:
-            (out / note_name(note.shard)).write_bytes(note.model_dump_json().encode())
             notes[note.shard] = note
             stop_if_too_many(plan, notes)
     finish(plan, [notes[number] for number in range(len(plan.chunks))])
@@ -72,14 +75,17 @@ def pack(config: PackConfig) -> PackResult:
 
 
 def _finished(plan: Plan) -> dict[int, ShardNote]:
-    """Notes of the shards that an earlier call built, where their files are still there."""
+    """Notes of the shards that earlier calls finished; of others, the file is cleared away if there is one."""
     out = plan.work.out
     names = set(out.list_files())
-    noted = [number for number in range(len(plan.chunks)) if note_name(number) in names]
+    begun = [number for number in range(len(plan.chunks)) if {note_name(number), shard_path(number)} & names]
     with ThreadPoolExecutor(16) as pool:
-        contents = pool.map(lambda number: (out / note_name(number)).read_bytes(), noted)
-        notes = [ShardNote.model_validate_json(content) for content in contents]
-    return {note.shard: note for note in notes if note.files <= names}
+        notes = list(pool.map(lambda number: finished_note(out, number), begun))
+    for number, note in zip(begun, notes, strict=True):
+        if note is None and shard_path(number) in names:
+            # Its other files are gone. Those of the next build must not be taken for this one's.
+            (out / shard_path(number)).delete()
+    return {note.shard: note for note in notes if note}
 
 
 def _build_shards(plan: Plan, missing: Sequence[int]) -> Generator[ShardNote, None, None]:
@@ -105,6 +111,8 @@ def _build_shards(plan: Plan, missing: Sequence[int]) -> Generator[ShardNote, No
         finally:
             for task in running:
                 ray.cancel(task)
+            if running:
+                ray.wait(list(running), num_returns=len(running), timeout=_CANCEL_S)
 
 
 def _tasks_wanted() -> int:
@@ -113,7 +121,13 @@ def _tasks_wanted() -> int:
 
 
 def _build(work: Work, number: int, chunk: Chunk) -> str:
-    return build_shard(work, number, chunk.listings()).model_dump_json()
+    """The note of a shard, which is built unless it is finished by now.
+
+    Ray repeats a task whose worker died, if only after its last act, and a worker may outlive the call that it was
+    started by.
+    """
+    note = finished_note(work.out, number) or build_shard(work, number, chunk.listings())
+    return note.model_dump_json()
 
 
 def _note(task: ray.ObjectRef, number: int) -> ShardNote:

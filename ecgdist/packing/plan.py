@@ -18,8 +18,9 @@ from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.listings import Chunk, Exclusion, listing_line
+from ecgdist.packing.notes import PARTS
 from ecgdist.packing.privacy import hiding_names, is_private
-from ecgdist.packing.shards import PARTS, Work
+from ecgdist.packing.shards import Work
 from ecgdist.sources import Listing, Source, open_source
 from ecgdist.storage import Location
 

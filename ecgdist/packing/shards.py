@@ -8,11 +8,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ecgdist.config import Config
 from ecgdist.corpus.codec import encode
 from ecgdist.corpus.examples import EXAMPLES, Examples
 from ecgdist.corpus.manifest import ShardFacts
@@ -28,15 +28,21 @@ from ecgdist.corpus.schema import (
     table,
 )
 from ecgdist.errors import DataError, RecordRefused
+from ecgdist.packing.notes import (
+    ShardNote,
+    examples_name,
+    part_name,
+    refused_name,
+    shard_name,
+    shard_path,
+    write_note,
+)
 from ecgdist.packing.privacy import capped_age, hiding_names, keyed_record_id, refuse_free_text, relative_day
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import Recording, mask_to_bits
 from ecgdist.signals.fingerprint import fingerprints
 from ecgdist.sources import Listing, Source
 from ecgdist.storage import Location
-
-PARTS = "parts"
-"""Folder of what is only needed until the corpus is whole: the index rows and the note of every shard."""
 
 
 @dataclass(frozen=True)
@@ -71,65 +77,13 @@ class Work:
         return hiding_names(self.private, lambda: f"reading record {source}/{shown}", (RecordRefused,))
 
 
-class ShardNote(Config):
-    """What became of the records of a shard."""
-
-    shard: int
-    packed: dict[str, int]
-    """Packed records by source; a long record has several rows."""
-    refused: dict[str, dict[str, int]]
-    """Refused records by source and reason. Details are not kept: they may quote the file, and no free text
-    enters a corpus."""
-    examples: dict[str, int]
-    """Refused recordings kept by reason."""
-    facts: ShardFacts | None
-    """Of the shard's file; None if every record was refused, since then there is none."""
-
-    @property
-    def num_refused(self) -> int:
-        """Refused records of the shard."""
-        return sum(sum(by_reason.values()) for by_reason in self.refused.values())
-
-    @property
-    def files(self) -> set[str]:
-        """Paths of the files that belong to the note, relative to the corpus."""
-        packed = {f"shards/{shard_name(self.shard)}", part_name(self.shard)} if self.facts else set()
-        refused = {refused_name(self.shard)} if self.refused else set()
-        return packed | refused | ({examples_name(self.shard)} if self.examples else set())
-
-
 def _readable(record_id: str) -> str:
     """A record's id as text that can be stored: file names need not be valid UTF-8."""
     return record_id.encode(errors="backslashreplace").decode()
 
 
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f"{number:05d}.parquet"
-
-
-def part_name(number: int) -> str:
-    """Path of a shard's index rows, relative to the corpus."""
-    return f"{PARTS}/{number:05d}.parquet"
-
-
-def refused_name(number: int) -> str:
-    """Path of a shard's refused records, relative to the corpus; only there if it has some."""
-    return f"{PARTS}/{number:05d}.refused.parquet"
-
-
-def examples_name(number: int) -> str:
-    """Path of a shard's examples of refused recordings, relative to the corpus; only there if it has some."""
-    return f"{PARTS}/{number:05d}.examples.parquet"
-
-
-def note_name(number: int) -> str:
-    """Path of a shard's note, relative to the corpus. It is written after everything else of the shard."""
-    return f"{PARTS}/{number:05d}.json"
-
-
 def build_shard(work: Work, number: int, listings: Sequence[tuple[str, Listing]]) -> ShardNote:
-    """Write a shard, its index rows and its refusals. No more than a row group is held at a time.
+    """Write a shard, its index rows, its refusals and its note. No more than a row group is held at a time.
 
     Raises:
         StorageError: if something cannot be read or written.
@@ -139,15 +93,13 @@ def build_shard(work: Work, number: int, listings: Sequence[tuple[str, Listing]]
     examples = Examples()
     groups = _groups(_rows(work, listings, packed, refused, examples))
     first = next(groups, None)
-    facts = None if first is None else _write(work, number, itertools.chain([first], groups))
-    if refused:
-        (work.out / refused_name(number)).write_bytes(plain_bytes(table(refused, REFUSED)))
-    if examples.rows:
-        (work.out / examples_name(number)).write_bytes(plain_bytes(table(examples.rows, EXAMPLES)))
-    by_source: dict[str, dict[str, int]] = defaultdict(Counter)
-    for item in refused:
-        by_source[item["source"]][item["reason"]] += 1
-    return ShardNote(shard=number, packed=packed, refused=by_source, examples=examples.by_reason, facts=facts)
+    if first is None:
+        return _write_outcome(work, number, packed, refused, examples, None)
+    with (work.out / shard_path(number)).writing() as path:
+        facts = _write_rows(work, number, itertools.chain([first], groups), path)
+        note = _write_outcome(work, number, packed, refused, examples, facts)
+        # Leaving this block gives the shard its name, after all else: see `notes`.
+    return note
 
 
 def _rows(
@@ -241,23 +193,46 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
     ]
 
 
-def _write(work: Work, number: int, groups: Iterator[list[dict[str, Any]]]) -> ShardFacts:
-    """Write the row groups of a shard one by one, and then their index rows."""
+def _write_rows(work: Work, number: int, groups: Iterator[list[dict[str, Any]]], path: Path) -> ShardFacts:
+    """Write the row groups of a shard one by one to a local path, and then their index rows."""
     index: list[dict[str, Any]] = []
     sizes: list[int] = []
     schema = shard_schema(work.pack.num_samples)
-    with (work.out / "shards" / shard_name(number)).writing() as path:
-        with shard_writer(path, work.pack.num_samples) as writer:
-            for group in groups:
-                writer.write_table(table(group, schema))
-                for row, facts in enumerate(group):
-                    place = {"shard": number, "row_group": len(sizes), "row": row}
-                    index.append({**{name: facts[name] for name in FACTS.names}, **place})
-                sizes.append(len(group))
-        with path.open("rb") as written:
-            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
-        num_bytes = path.stat().st_size
+    with shard_writer(path, work.pack.num_samples) as writer:
+        for group in groups:
+            writer.write_table(table(group, schema))
+            for row, facts in enumerate(group):
+                place = {"shard": number, "row_group": len(sizes), "row": row}
+                index.append({**{name: facts[name] for name in FACTS.names}, **place})
+            sizes.append(len(group))
+    with path.open("rb") as written:
+        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
     (work.out / part_name(number)).write_bytes(plain_bytes(table(index, INDEX)))
     return ShardFacts(
-        name=shard_name(number), rows=len(index), row_groups=tuple(sizes), bytes=num_bytes, sha256=sha256
+        name=shard_name(number),
+        rows=len(index),
+        row_groups=tuple(sizes),
+        bytes=path.stat().st_size,
+        sha256=sha256,
     )
+
+
+def _write_outcome(
+    work: Work,
+    number: int,
+    packed: Counter[str],
+    refused: Sequence[dict[str, str]],
+    examples: Examples,
+    facts: ShardFacts | None,
+) -> ShardNote:
+    """Write the refusals of a shard, and its note."""
+    if refused:
+        (work.out / refused_name(number)).write_bytes(plain_bytes(table(refused, REFUSED)))
+    if examples.rows:
+        (work.out / examples_name(number)).write_bytes(plain_bytes(table(examples.rows, EXAMPLES)))
+    by_source: dict[str, dict[str, int]] = defaultdict(Counter)
+    for item in refused:
+        by_source[item["source"]][item["reason"]] += 1
+    note = ShardNote(shard=number, packed=packed, refused=by_source, examples=examples.by_reason, facts=facts)
+    write_note(work.out, note)
+    return note

@@ -1,11 +1,12 @@
 """A process that packs, to be killed or to run out of disk: `python -m tests.packing.process SOURCE OUT`.
 
-A third argument, such as ``before:index.parquet`` or ``after:manifest.json``, makes it kill itself when it is
-about to write that file, or has just done so; a fourth is the number of records per shard.
+``--die-at before:index.parquet`` or ``after:manifest.json`` makes it kill itself when it is about to write that file,
+or has just done so; ``--record-builds`` makes its workers write which shards they build.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from ecgdist.errors import EcgdistError
 from ecgdist.storage import Location
+from tests.packing.builds import record_builds
 from tests.packing.folders import pack_to
 
 RECORDS_PER_SHARD = 8
@@ -45,14 +47,32 @@ def die_at(moment: str) -> None:
     Location.write_bytes = deadly_write_bytes  # type: ignore[method-assign]
 
 
-if __name__ == "__main__":
-    source, out, *more = sys.argv[1:]
-    if more and more[0]:
-        die_at(more[0])
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("source")
+    parser.add_argument("out")
+    parser.add_argument("--die-at", metavar="MOMENT")
+    parser.add_argument("--per-shard", type=int, default=RECORDS_PER_SHARD)
+    parser.add_argument("--rate-hz", type=float, default=100.0)
+    parser.add_argument("--record-builds", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.die_at:
+        die_at(arguments.die_at)
+    if arguments.record_builds:
+        record_builds()
     try:
-        per_shard = int(more[1]) if more[1:] else RECORDS_PER_SHARD
-        result = pack_to(out, source, records_per_shard=per_shard, max_refused_share=0.1)
+        result = pack_to(
+            arguments.out,
+            arguments.source,
+            pack={"rate_hz": arguments.rate_hz},
+            records_per_shard=arguments.per_shard,
+            max_refused_share=0.1,
+        )
     except EcgdistError as error:
         sys.exit(f"{type(error).__name__}: {error}")
     print(f"built {result.built}")
     print(result.corpus.corpus_id)
+
+
+if __name__ == "__main__":
+    main()

@@ -13,9 +13,17 @@ from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
 from ecgdist.sample import sample_folder
 from ecgdist.sources import SOURCES
+from tests.packing.builds import Builds
 from tests.packing.deadly import Deadly
 from tests.packing.folders import files_of, pack_to, ptbxl_folder
-from tests.packing.kills import descendants, notes, pack_with_kills, packing_process, stamps
+from tests.packing.kills import (
+    descendants,
+    finished,
+    pack_with_kills,
+    packing_process,
+    sample_job,
+    stamps,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -28,12 +36,14 @@ def same_as_unbroken(source: str, out: Path, unbroken: Path, per_shard: int) -> 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_kills_at_random_moments(ray_cluster: None, tmp_path: Path, kills: int) -> None:
-    source, out = f"ptbxl={sample_folder()}", tmp_path / "corpus"
-    broken = pack_with_kills(source, out, per_shard=1, kills=kills, seed=kills)
-    assert 0 < broken.finished[-1] < 353, "the packing was to be killed in mid-run"
-    assert broken.built == 353 - broken.finished[-1]
-    assert stamps(out, set(broken.kept)) == broken.kept
-    same_as_unbroken(source, out, tmp_path / "unbroken", per_shard=1)
+    job, out = sample_job(), tmp_path / "corpus"
+    broken = pack_with_kills(job, out, kills, seed=kills)
+    assert 0 < broken.kills[-1].finished < job.shards, "the packing was to be killed in mid-run"
+    builds = Builds.of(out)
+    assert builds.again == [], "a shard was begun although its file had its name"
+    assert set(builds.ended) == set(builds.begun) == set(range(job.shards))
+    assert {name: stamp for name, stamp in stamps(out).items() if name in broken.kept} == broken.kept
+    same_as_unbroken(job.source, out, tmp_path / "unbroken", per_shard=1)
 
 
 def test_kills_while_the_corpus_is_closed(ray_cluster: None, tmp_path: Path) -> None:
@@ -44,13 +54,13 @@ def test_kills_while_the_corpus_is_closed(ray_cluster: None, tmp_path: Path) -> 
     moments = [f"{when}:{file}.parquet" for file in ("index", "refused") for when in ("before", "after")]
     kept: dict[str, tuple[int, int]] = {}
     for moment in [*moments, "before:manifest.json", "after:manifest.json"]:
-        with packing_process(source, out, tmp_path / "log", moment, "8") as process:
+        with packing_process(source, out, tmp_path / "log", "--die-at", moment) as process:
             assert process.wait(timeout=120) == -signal.SIGKILL, (tmp_path / "log").read_text()
         if moment != "after:manifest.json":
             with pytest.raises(DataError, match="is not a corpus"):
                 Corpus(out)
-        kept = kept or stamps(out, notes(out))
-        assert stamps(out, set(kept)) == kept
+        kept = kept or stamps(out)
+        assert stamps(out) == kept
     assert len(kept) == 3
     assert pack_to(out, source, records_per_shard=8, max_refused_share=0.1).built == 0
     same_as_unbroken(source, out, tmp_path / "unbroken", per_shard=8)
@@ -69,13 +79,13 @@ def test_a_killed_worker_is_replaced(ray_cluster: None, tmp_path: Path) -> None:
     source, out = f"ptbxl={sample_folder()}", tmp_path / "corpus"
     killed: list[int] = []
     deadline = time.monotonic() + 120
-    with packing_process(source, out, tmp_path / "log", "", "2") as process:
+    with packing_process(source, out, tmp_path / "log", "--per-shard", "2") as process:
         while process.poll() is None and len(killed) < 2:
             assert time.monotonic() < deadline, (tmp_path / "log").read_text()
             time.sleep(0.05)
             for worker in descendants(process.pid):
                 try:
-                    if len(notes(out)) > 20 * len(killed) and worker.name() == "ray::_build":
+                    if len(finished(out)) > 20 * len(killed) and worker.name() == "ray::_build":
                         worker.kill()
                         killed.append(worker.pid)
                         break

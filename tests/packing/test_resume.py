@@ -12,7 +12,7 @@ import pytest
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
 from tests.packing.folders import edit, files_of, georgia_folder, pack_to, ptbxl_folder
-from tests.packing.kills import COMMAND, ROOT
+from tests.packing.kills import COMMAND, ROOT, finished, stamps
 
 pytestmark = pytest.mark.ray
 
@@ -83,21 +83,52 @@ def test_mended_files_are_read_again(ray_cluster: None, tmp_path: Path) -> None:
     assert files_of(out) == files_of(tmp_path / "unbroken")
 
 
-def test_shards_that_vanished_are_built_again(ray_cluster: None, tmp_path: Path) -> None:
-    folder = georgia_folder(tmp_path / "wfdb", *"abcdefgh")
+def stopped_packing(out: Path, folder: Path) -> str:
+    """A packing of eight records, two a shard, that has stopped over the last shard when the others were finished."""
+    georgia_folder(folder, *"abcdefgh")
     edit(folder / "h.hea", "/mV", "/mmHg")
-    out, source = tmp_path / "corpus", f"wfdb={folder}"
     for _ in range(20):  # the shard with the refused record may be the first that is finished
         with pytest.raises(DataError, match="wfdb/h"):
-            pack_to(out, source, records_per_shard=2, max_refused_share=0.1)
-        noted = sorted(path.stem for path in out.glob("parts/*.json"))
-        if noted:
+            pack_to(out, f"wfdb={folder}", records_per_shard=2, max_refused_share=0.1)
+        if len(finished(out)) == 4:
             break
+    assert finished(out) == {"00000", "00001", "00002", "00003"}
     edit(folder / "h.hea", "/mmHg", "/mV")
-    (out / f"shards/{noted[0]}.parquet").unlink()
-    (out / f"parts/{noted[1]}.parquet").unlink()
-    assert pack_to(out, source, records_per_shard=2).built == 4 - len(noted) + 2
-    Corpus(out).verify()
+    return f"wfdb={folder}"
+
+
+def test_shards_whose_files_vanished_are_built_again(ray_cluster: None, tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    source = stopped_packing(out, tmp_path / "wfdb")
+    before = stamps(out)
+    (out / "shards/00000.parquet").unlink()
+    (out / "parts/00001.parquet").unlink()
+    assert pack_to(out, source, records_per_shard=2).built == 3
+    assert [name for name, stamp in sorted(stamps(out).items()) if stamp == before[name]] == ["00002"]
+    pack_to(tmp_path / "unbroken", source, records_per_shard=2)
+    assert files_of(out) == files_of(tmp_path / "unbroken")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b'{"shard": 1, "packed": {}, "refused": {}}', b"\xff", b"[" * 9]
+)
+def test_a_damaged_note_is_said(ray_cluster: None, tmp_path: Path, content: bytes) -> None:
+    out = tmp_path / "corpus"
+    source = stopped_packing(out, tmp_path / "wfdb")
+    note = out / "parts/00001.json"
+    note.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{note} is not the note of a shard .* remove that file"):
+        pack_to(out, source, records_per_shard=2)
+    note.unlink()
+    assert pack_to(out, source, records_per_shard=2).built == 2
+
+
+def test_a_note_under_another_number_is_damaged(ray_cluster: None, tmp_path: Path) -> None:
+    out = tmp_path / "corpus"
+    source = stopped_packing(out, tmp_path / "wfdb")
+    (out / "parts/00001.json").write_bytes((out / "parts/00002.json").read_bytes())
+    with pytest.raises(DataError, match=r"parts/00001\.json is not the note of a shard"):
+        pack_to(out, source, records_per_shard=2)
 
 
 def test_what_a_killed_call_left_is_cleared_away(ray_cluster: None, tmp_path: Path) -> None:
