@@ -7,13 +7,15 @@ What to know of the data set; its description errs in the first three points, wh
 * The int16 values are microvolt, not steps of 4.88 µV.
 * ``tracings`` is (exams, 4096, 8) with the leads V1 to V6, **II, I**. The other four limb leads are derived.
 * Of 48 records only 2,500 samples are real (``real_lengths``); zeros fill the rest.
-* -1 stands for "missing" in every column. There are no diagnoses. ``acquisition_date`` is not read.
+* -1 stands for "missing" in every column. There are no diagnoses.
+* ``acquisition_date`` is month-day-year: ``05-17-2017``.
 * The licence allows no derivatives to be shared: a corpus that holds IKEM stays where it was made.
 """
 
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,7 +55,12 @@ class Ikem(ExamParts):
         elif not _PATIENT.fullmatch(patient):
             raise ValueError("patient_id is not a word of letters and digits")
         return Listing(
-            exam_id, "", patient_id=patient or None, age=age_of(row["age"]), sex=sex_of(row["is_male"])
+            exam_id,
+            "",
+            patient_id=patient or None,
+            age=age_of(row["age"]),
+            sex=sex_of(row["is_male"]),
+            day=_day(row.get("acquisition_date")),
         )
 
     def _array(self, file: Hdf5File, listing: Listing) -> Hdf5Array:
@@ -76,6 +83,14 @@ class Ikem(ExamParts):
             leads,
             (*flags, PADDING_STRIPPED) if len(real) < len(values) else flags,
         )
+
+
+def _day(text: str | None) -> int | None:
+    """The day of ``"05-17-2017"``, counted as `ecgdist.record.day_of` does; or None."""
+    try:
+        return datetime.strptime((text or "").strip(), "%m-%d-%Y").toordinal()
+    except ValueError:
+        return None
 
 
 def _real_part(values: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from ecgdist.corpus.patients import PatientHasher
+from ecgdist.packing.privacy import relative_day
 from ecgdist.record import Recording
 from ecgdist.sources import Listing, Source, open_source
 from tests.sources.contract import SourceContract, read_all
@@ -80,6 +83,34 @@ def test_a_length_that_does_not_fit_is_a_refusal(tmp_path: Path, length: int) ->
 def test_minus_one_means_missing(tmp_path: Path, changes: dict[str, Any], expected: tuple[Any, ...]) -> None:
     listing = listed(tmp_path, **changes)
     assert (listing.age, listing.sex, listing.patient_id) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("05-17-2017", date(2017, 5, 17)),
+        ("03-04-2018", date(2018, 3, 4)),
+        ("17-05-2017", None),
+        ("2017-05-17", None),
+        (-1, None),
+        ("", None),
+    ],
+)
+def test_dates_are_month_day_year(tmp_path: Path, text: object, day: date | None) -> None:
+    assert listed(tmp_path, acquisition_date=text).day == (day and day.toordinal())
+
+
+def test_the_days_between_the_exams_of_a_patient_reach_the_recording(tmp_path: Path) -> None:
+    patient = f"{7:040x}"
+    rows = [
+        ikem_row(exam, patient_id=patient, acquisition_date=text)
+        for exam, text in ((1, "12-30-2017"), (2, "01-09-2018"))
+    ]
+    recordings, _ = read_all(open_source("ikem", str(made_ikem(tmp_path, rows, {1: [1, 2]}))))
+    hasher = PatientHasher(b"key of a test")
+    first, second = (relative_day(hasher, "ikem", each) for each in recordings)
+    assert first is not None
+    assert second == first + 10
 
 
 def test_a_patient_id_of_another_form_is_refused(tmp_path: Path) -> None:
