@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -59,6 +60,8 @@ _LISTED_AT_ONCE = 1_000
 _SINGLE_PUT_BYTES = 64 * 2**20
 _PART_BYTES = 32 * 2**20
 _COPY_BYTES = 2**20
+_MARK = "ecgdist-upload"
+"""Metadata of an object that was written in parts: drawn for each upload, so that it tells whose object is there."""
 
 _PASSING = {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
 """Error codes that may come with a status below 500 and yet mean "later"."""
@@ -179,30 +182,40 @@ class Place:
 
     def _write_parts(self, file: BinaryIO, size: int) -> None:
         """Write in parts, which S3 joins at the end; what a failure leaves of them is removed."""
-        upload = _answer("create_multipart_upload", needs=("UploadId",), **self._named)["UploadId"]
-        named = {**self._named, "UploadId": upload}
+        mark = uuid.uuid4().hex
+        begun = _answer("create_multipart_upload", needs=("UploadId",), **self._named, Metadata={_MARK: mark})
+        named = {**self._named, "UploadId": begun["UploadId"]}
         try:
             etags = []
             for number in range(1, -(-size // _PART_BYTES) + 1):
                 content = file.read(_PART_BYTES)
                 answer = _answer("upload_part", needs=("ETag",), **named, PartNumber=number, Body=content)
                 etags.append({"PartNumber": number, "ETag": answer["ETag"]})
-            self._join_parts(named, etags, size)
+            self._join_parts(named, etags, mark)
         except BaseException:
             with suppress(ClientError, *FAILURES):  # what failed first is what is told
                 _answer("abort_multipart_upload", **named)
             raise
 
-    def _join_parts(self, named: dict[str, str], parts: list[dict[str, Any]], size: int) -> None:
+    def _join_parts(self, named: dict[str, str], parts: list[dict[str, Any]], mark: str) -> None:
         try:
             _answer("complete_multipart_upload", needs=("ETag",), **named, MultipartUpload={"Parts": parts})
         except ClientError as error:
-            # The parts are gone when they were joined, and only the answer that said so was lost.
-            if error.response["Error"].get("Code") != "NoSuchUpload":
+            # The parts are gone when they were joined, and only the answer that said so was lost. Size and ETag would
+            # not tell: an older object of this key may have the same.
+            if error.response["Error"].get("Code") != "NoSuchUpload" or self._mark() != mark:
                 raise
+
+    def _mark(self) -> str | None:
+        """The mark of the upload that wrote the object which is here now."""
+        try:
             found = _answer("head_object", **self._named)
-            if found["ContentLength"] != size or f"-{len(parts)}" not in found["ETag"]:
+        except ClientError as error:
+            if not is_missing(error):
                 raise
+            return None
+        mark: str | None = found.get("Metadata", {}).get(_MARK)
+        return mark
 
 
 @dataclass

@@ -37,6 +37,7 @@ _SLOW_DOWN = (
     b"<?xml version='1.0'?><Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
 )
 _DENIED = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>Access Denied.</Message></Error>"
+_GONE = b"<?xml version='1.0'?><Error><Code>NoSuchKey</Code><Message>It is not there.</Message></Error>"
 
 
 @dataclass
@@ -50,8 +51,10 @@ class FaultyS3:
         latency_s: added to every answer.
         silence_s: how long a silent or stalled connection is held; longer than the clients wait.
         denied: a request for a path that this matches is answered 403.
+        missing: a request for a path that this matches is answered 404, as if the object had just been removed.
         requests: requests seen, by method.
         done: faults that have happened, by kind.
+        first_s: `time.monotonic` of the first answer of each status.
         most_at_once: the most requests that were under way at one time.
     """
 
@@ -62,8 +65,10 @@ class FaultyS3:
     silence_s: float = 30.0
     seed: int = 0
     denied: re.Pattern[str] | None = None
+    missing: re.Pattern[str] | None = None
     requests: Counter[str] = field(default_factory=Counter)
     done: Counter[str] = field(default_factory=Counter)
+    first_s: dict[int, float] = field(default_factory=dict)
     most_at_once: int = 0
     stopping: threading.Event = field(default_factory=threading.Event)
     _at_once: int = 0
@@ -152,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.proxy.stopping.wait(self.proxy.latency_s)
             if self.proxy.denied and self.proxy.denied.search(self.path):
                 self._answer(403, "Forbidden", [("Content-Type", "application/xml")], _DENIED)
+            elif self.proxy.missing and self.proxy.missing.search(self.path):
+                self._answer(404, "Not Found", [("Content-Type", "application/xml")], _GONE)
             elif fault == "busy":
                 self.proxy.count(fault)
                 self._answer(503, "Slow Down", [("Content-Type", "application/xml")], _SLOW_DOWN)
@@ -211,6 +218,7 @@ class _Handler(BaseHTTPRequestHandler):
         length: str | None = None,
         fault: str | None = None,
     ) -> None:
+        self.proxy.first_s.setdefault(status, time.monotonic())
         self.send_response_only(status, reason)
         for name, value in headers:
             self.send_header(name, value)

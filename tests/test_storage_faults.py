@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from ecgdist import s3 as objects
 from ecgdist.errors import MissingFileError, StorageError
@@ -95,6 +97,63 @@ def test_a_file_in_parts_is_whole_and_leaves_no_parts(
     left = objects.client().list_multipart_uploads(Bucket="ecg").get("Uploads", [])
     assert not [upload for upload in left if upload["Key"].endswith("/refused")]
     assert not (folder / "refused").exists()
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """A content that is written in two parts."""
+    monkeypatch.setattr(objects, "_SINGLE_PUT_BYTES", 2**20)
+    monkeypatch.setattr(objects, "_PART_BYTES", 5 * 2**20)
+    return noise(2**20 * 6)
+
+
+def test_parts_that_were_joined_in_silence_are_a_success(
+    folder: Location, proxy: FaultyS3, in_parts: bytes
+) -> None:
+    proxy.one_in = 0
+    (folder / "file").write_bytes(in_parts[:-1])
+    posts = iter([None, "lost", None])
+    proxy.draw = lambda method: next(posts) if method == "POST" else None  # type: ignore[method-assign]
+    (folder / "file").write_bytes(in_parts)
+    assert proxy.done["lost"] == 1
+    assert (folder / "file").read_bytes() == in_parts
+
+
+def test_a_server_that_forgets_what_it_has_joined(
+    folder: Location, s3: S3Server, in_parts: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SeaweedFS remembers, so that only this answer is made up: others say that there is no such upload."""
+    answer = objects._answer
+
+    def forgetful(operation: str, **arguments: Any) -> dict[str, Any]:
+        found = answer(operation, **arguments)
+        if operation == "complete_multipart_upload":
+            raise ClientError({"Error": {"Code": "NoSuchUpload"}}, operation)
+        return found
+
+    monkeypatch.setattr(objects, "_answer", forgetful)
+    (folder / "file").write_bytes(in_parts)
+    assert (folder / "file").read_bytes() == in_parts
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_an_older_object_is_not_taken_for_parts_that_were_never_joined(
+    older: bool, folder: Location, proxy: FaultyS3, in_parts: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older object has the same bytes, so the same size and ETag."""
+    proxy.one_in = 0
+    if older:
+        (folder / "file").write_bytes(in_parts)
+    join = objects.Place._join_parts
+
+    def swept_away(place: objects.Place, named: dict[str, str], *rest: Any) -> None:
+        objects.client().abort_multipart_upload(**named)
+        join(place, named, *rest)
+
+    monkeypatch.setattr(objects.Place, "_join_parts", swept_away)
+    with pytest.raises(StorageError, match="answered NoSuchUpload"):
+        (folder / "file").write_bytes(in_parts)
+    assert (folder / "file").exists() == older
 
 
 def test_a_long_listing_is_complete(folder: Location, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
