@@ -64,7 +64,7 @@ REASONS = {
     "unreadable_header": "The header does not follow its format.",
     "unreadable_metadata": "The record's row in the source's table does not follow its format.",
     "unreadable_signal": "The signal file does not follow its format.",
-    "unsafe_path": "The source names a file outside its folder; it was not opened.",
+    "unsafe_path": "The source names a file outside its folder, or by what no file can be named; it was not opened.",
     "unsafe_xml": "The file declares entities or the like, which no ECG needs; it was not read.",
 }
 """Meaning of each reason of refusal."""

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ecgdist.errors import ConfigError, MissingFileError, RecordRefused
+from ecgdist.errors import ConfigError, RecordRefused
+from ecgdist.sources.record_file import open_record_file
 from ecgdist.storage import Location
 
 MAX_VALUES = 2**25
@@ -277,16 +278,14 @@ def open_hdf5(file: Location) -> Iterator[Hdf5File]:
     """An HDF5 file for reading; in object storage only what is read is fetched.
 
     Raises:
-        RecordRefused: ``missing_file`` if there is no such file, ``unreadable_signal`` if it is not HDF5.
+        RecordRefused: ``missing_file`` or ``unsafe_path`` if there is no such file, ``unreadable_signal`` if it is not
+            HDF5.
         StorageError: if the storage itself fails.
         ConfigError: if h5py is not installed.
     """
     _h5py()
-    try:
-        with file.open() as content, closing(Hdf5File(content)) as opened:
-            yield opened
-    except MissingFileError:
-        raise RecordRefused("missing_file", f"{file} does not exist") from None
+    with open_record_file(file) as content, closing(Hdf5File(content)) as opened:
+        yield opened
 
 
 def _open(source: _File) -> Any:

@@ -14,11 +14,12 @@ import numpy as np
 import numpy.lib.format as npy
 import numpy.typing as npt
 
-from ecgdist.errors import MissingFileError, RecordRefused
+from ecgdist.errors import RecordRefused
 from ecgdist.record import Recording
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.hdf5_file import MAX_VALUES, refused
 from ecgdist.sources.own_table import list_own, own_recording
+from ecgdist.sources.record_file import open_record_file
 
 _MAX_HEADER_BYTES = 10_000
 # Versions of the format, with the bytes that hold the length of the header.
@@ -40,12 +41,8 @@ class NpyFolder(Source):
         return list_own(self.root)
 
     def _read(self, listing: Listing) -> Recording:
-        file = self.root / listing.key
-        try:
-            with file.open() as content:
-                values = _record(content, listing.row)
-        except MissingFileError:
-            raise RecordRefused("missing_file", f"{file} does not exist") from None
+        with open_record_file(self.root / listing.key) as content:
+            values = _record(content, listing.row)
         return own_recording(self.kind, listing, values)
 
 

@@ -22,10 +22,11 @@ import numpy.typing as npt
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import DefusedXMLParser
 
-from ecgdist.errors import DataError, MissingFileError, RecordRefused
+from ecgdist.errors import DataError, RecordRefused
 from ecgdist.record import Recording
 from ecgdist.sources.base import Listing, Source
 from ecgdist.sources.hdf5_file import refused
+from ecgdist.sources.record_file import open_record_file
 from ecgdist.sources.wfdb_header import parse_age, parse_sex
 from ecgdist.storage import Location
 
@@ -141,17 +142,14 @@ def _parse(file: Location) -> _Collector:
     """What the file holds of the elements that are read. Nothing that it refers to is fetched."""
     collector = _Collector()
     parser = _Parser(target=collector, forbid_dtd=True, forbid_entities=True, forbid_external=True)
-    try:
-        with file.open() as content:
-            num_bytes = 0
-            while chunk := content.read(_CHUNK_BYTES):
-                num_bytes += len(chunk)
-                if num_bytes > _MAX_BYTES:
-                    raise RecordRefused("too_large", f"the file has more than {_MAX_BYTES} bytes")
-                _feed(parser, chunk)
-            _feed(parser, None)
-    except MissingFileError:
-        raise RecordRefused("missing_file", f"{file} does not exist") from None
+    with open_record_file(file) as content:
+        num_bytes = 0
+        while chunk := content.read(_CHUNK_BYTES):
+            num_bytes += len(chunk)
+            if num_bytes > _MAX_BYTES:
+                raise RecordRefused("too_large", f"the file has more than {_MAX_BYTES} bytes")
+            _feed(parser, chunk)
+        _feed(parser, None)
     return collector
 
 

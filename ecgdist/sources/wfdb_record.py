@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import stat
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from ecgdist.errors import MissingFileError, RecordRefused
+from ecgdist.errors import RecordRefused
 from ecgdist.record import canonical_lead, microvolts_per_unit
 from ecgdist.sources import matlab5
+from ecgdist.sources.record_file import open_record_file
 from ecgdist.sources.wfdb_decode import DECODED, FORMATS, Digital, decode
 from ecgdist.sources.wfdb_header import MAX_HEADER_BYTES, Header, SignalLine, parse_header
 from ecgdist.sources.wfdb_package import read_with_package
@@ -68,7 +68,7 @@ def read_wfdb(root: Location, key: str) -> WfdbRecord:
     Raises:
         RecordRefused: ``missing_header``, ``missing_signal``, ``unreadable_header``, ``multi_segment``,
             ``bad_gain``, ``bad_rate``, ``too_long``, ``unknown_format``, ``mixed_rates``,
-            ``truncated_signal``, ``unreadable_signal``, ``checksum`` or ``unknown_unit``.
+            ``truncated_signal``, ``unreadable_signal``, ``checksum``, ``unknown_unit`` or ``unsafe_path``.
         StorageError: if the storage itself fails.
     """
     header = parse_header(header_bytes(root, key))
@@ -88,26 +88,11 @@ def header_bytes(root: Location, key: str) -> bytes:
     """The header ``root/key.hea``, or as much of it as is enough to refuse it.
 
     Raises:
-        RecordRefused: ``missing_header``.
+        RecordRefused: ``missing_header`` or ``unsafe_path``.
         StorageError: if the storage itself fails.
     """
-    header = root / f"{key}.hea"
-    try:
-        if not header.is_s3 and _is_special(header.uri):
-            raise RecordRefused("missing_header", f"{header} is a device or a pipe, not a file")
-        with header.open() as file:
-            return file.read(MAX_HEADER_BYTES + 1)
-    except MissingFileError:
-        raise RecordRefused("missing_header", f"{header} does not exist") from None
-
-
-def _is_special(path: str) -> bool:
-    """Whether this is a device or a pipe: opening or reading one may never end."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
-        return False  # opening it will say what is wrong
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+    with open_record_file(root / f"{key}.hea", "missing_header") as file:
+        return file.read(MAX_HEADER_BYTES + 1)
 
 
 def _check_layout(header: Header) -> None:
@@ -153,18 +138,14 @@ def _read_digital(header: Header, files: dict[str, Location]) -> list[Digital]:
     num_frames = header.num_samples
     for name, location in files.items():
         rows = header.files[name]
-        try:
-            with location.open() as file:
-                if file.read(len(_MATLAB)) == _MATLAB:
-                    leads = _read_matlab(header, name, file)
-                elif by_package:
-                    _check_length(header, name, file)
-                    continue
-                else:
-                    leads = _read_leads(header, name, file, num_frames)
-        except MissingFileError:
-            folder = Location(location.uri.removesuffix(f"/{name}"))
-            raise _missing(folder, name) from None
+        with open_record_file(location, "missing_signal") as file:
+            if file.read(len(_MATLAB)) == _MATLAB:
+                leads = _read_matlab(header, name, file)
+            elif by_package:
+                _check_length(header, name, file)
+                continue
+            else:
+                leads = _read_leads(header, name, file, num_frames)
         digital.update(zip(rows, leads, strict=True))
         num_frames = num_frames or leads.shape[1] // header.signals[0].samples_per_frame
     if by_package and not digital:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import shutil
 from dataclasses import fields
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -121,3 +124,8 @@ class SourceContract:
     def test_an_empty_folder_is_an_error_that_names_it(self, source: Source, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=re.escape(str(tmp_path / "nothing"))):
             open_source(source.kind, str(tmp_path / "nothing")).list_records()
+
+
+def failing_disk(path: Path, *_: object) -> NoReturn:
+    """Stands for `Path.open` of a disk that fails: none that does can be had."""
+    raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))

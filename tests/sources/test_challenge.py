@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
 
-from ecgdist.errors import DataError, RecordRefused, StorageError
+from ecgdist.errors import DataError, RecordRefused
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS, Recording
 from ecgdist.sources import Source, open_source
+from ecgdist.storage import Location
 from tests.sources.contract import SourceContract, read_all
 from tests.sources.made_wfdb import make_record, real_ecg
 
@@ -140,14 +143,25 @@ def test_the_renamed_record_of_ningbo_is_read_by_its_header(tmp_path: Path) -> N
         np.testing.assert_array_equal(read(kind, tmp_path)[record_id].signal_uv, expected)
 
 
-def test_no_header_is_opened_to_list_the_renamed_record(tmp_path: Path) -> None:
+def test_no_header_is_opened_to_list_the_renamed_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    open_file = Location.open
+
+    def watched(file: Location) -> AbstractContextManager[BinaryIO]:
+        opened.append(file.name)
+        return open_file(file)
+
+    monkeypatch.setattr(Location, "open", watched)
     for name in ("S23074.hea", "JS23074.mat", "JS00001.hea", "JS00001.mat"):
-        (tmp_path / name).symlink_to(name)  # a link to itself: listed like a file, and an error to open
+        (tmp_path / name).write_bytes(b"")
     source = open_source("chapman-ningbo", str(tmp_path))
     assert [each.record_id for each in source.list_records()] == ["JS00001", "S23074"]
+    assert opened == []
     (tmp_path / "JS00002.mat").write_bytes(b"")
-    with pytest.raises(StorageError, match="symbolic links"):
-        source.list_records()
+    source.list_records()
+    assert sorted(opened) == ["JS00001.hea", "S23074.hea"]
 
 
 @pytest.mark.parametrize("age", ["NaN", "-1"])

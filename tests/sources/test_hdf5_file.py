@@ -19,7 +19,7 @@ from ecgdist.record import STANDARD_LEADS, derive_limb_leads
 from ecgdist.sources import Listing, open_source
 from ecgdist.sources.hdf5_file import Hdf5File, open_hdf5
 from ecgdist.storage import Location
-from tests.sources.contract import read_all
+from tests.sources.contract import failing_disk, read_all
 from tests.sources.made import code15_row, made_code15, made_ecg_uv
 
 REAL = Path(__file__).parents[1] / "data" / "code15"
@@ -70,15 +70,18 @@ def test_a_process_that_met_a_damaged_file_ends_well(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout[:17]) == (0, "unreadable_signal")
 
 
-def test_a_folder_in_place_of_a_part_is_failing_storage(tmp_path: Path) -> None:
+def test_a_part_that_is_gone_is_the_records_a_disk_that_fails_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = made_code15(tmp_path, [code15_row(1, 0)], {0: [1]})
     source = open_source("code15", str(folder))
     (listing,) = source.list_records()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", failing_disk)
+        with pytest.raises(StorageError, match="Input/output error"):
+            source.read_record(listing)
     (folder / "exams_part0.hdf5").unlink()
     with pytest.raises(RecordRefused, match="missing_file"):
-        source.read_record(listing)
-    (folder / "exams_part0.hdf5").mkdir()
-    with pytest.raises(StorageError):
         source.read_record(listing)
 
 

@@ -15,7 +15,7 @@ import wfdb
 from ecgdist.errors import DataError, RecordRefused, StorageError
 from ecgdist.record import STANDARD_LEADS, Recording
 from ecgdist.sources import Listing, Source, open_source
-from tests.sources.contract import SourceContract, read_all
+from tests.sources.contract import SourceContract, failing_disk, read_all
 
 DATA = Path(__file__).parents[1] / "data" / "wfdb"
 GEORGIA = DATA / "georgia" / "E07500"
@@ -358,8 +358,7 @@ def test_a_folder_without_records(tmp_path: Path) -> None:
         open_source("wfdb", str(tmp_path)).list_records()
 
 
-def test_failing_storage_is_not_blamed_on_the_record(georgia: Path) -> None:
-    (georgia / "E07500.hea").unlink()
-    (georgia / "E07500.hea").mkdir()
-    with pytest.raises(StorageError, match="directory"):
+def test_failing_storage_is_not_blamed_on_the_record(georgia: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "open", failing_disk)
+    with pytest.raises(StorageError, match="Input/output error"):
         open_source("wfdb", str(georgia)).read_record(Listing("E07500", "E07500"))
