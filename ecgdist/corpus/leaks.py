@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgdist.config import Config
-from ecgdist.corpus.candidates import Pairs, near_pairs_between
+from ecgdist.corpus.candidates import Pairs, near_pairs, near_pairs_between
 from ecgdist.corpus.confirm import Floats, same_waveform
 from ecgdist.corpus.corpus import Corpus
+from ecgdist.corpus.splits import groups_of
 from ecgdist.errors import ConfigError
-from ecgdist.signals.fingerprint import SAME_BITS, WINDOW_S
+from ecgdist.signals.fingerprint import WINDOW_S
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -112,25 +113,19 @@ def check_leak(
 def rows_with_linked(corpus: Corpus, rows: Bools) -> Bools:
     """``(rows,)``: `rows`, and every other row of one of their patients or waveforms, directly or by a chain.
 
-    Waveforms go by fingerprint alone, since many workers must come to the same answer soon: one row in a billion
-    pairs is taken for another's copy.
+    Waveforms go by fingerprint alone, since many workers must come to the same answer soon. Whatever `check_leak`
+    would take for a candidate is linked, so that a row more may be left out and none too few.
 
     Raises:
         DataError, StorageError: if the index cannot be read.
     """
-    found = rows.copy()
     if not rows.any() or rows.all():
-        return found
-    patients, prints = corpus.columns("patient_key")["patient_key"], corpus.fingerprints
-    new = rows
-    while new.any():
-        known = patients.filter(pa.array(new)).unique()
-        reached = found | pc.is_in(patients, value_set=known).to_numpy()
-        newest, rest = np.flatnonzero(new | (reached & ~found)), np.flatnonzero(~reached)
-        near = near_pairs_between(prints[newest], prints[rest], SAME_BITS)
-        reached[rest[near.second]] = True
-        new, found = reached & ~found, reached
-    return found
+        return rows.copy()
+    groups = groups_of(corpus.columns("patient_key")["patient_key"], near_pairs(corpus.fingerprints))
+    reached = np.zeros(len(groups), dtype=np.bool_)
+    reached[groups[rows]] = True
+    linked: Bools = reached[groups]
+    return linked
 
 
 def rows_in_splits(corpus: Corpus, splits: Collection[str]) -> Bools:
@@ -190,7 +185,12 @@ def _shared_patients(pretraining: Corpus, evaluation: Corpus, ours: Ints, theirs
 
 
 def _shared_waveforms(pretraining: Corpus, evaluation: Corpus, pairs: Pairs, found: Floats) -> list[Shared]:
+    """Confirmed pairs, as many as it takes to list every row beside one of the other side."""
     order = np.lexsort([pairs.first, pairs.second])
+    needed = np.zeros(len(order), dtype=np.bool_)
+    for side in (pairs.first, pairs.second):
+        needed[np.unique(side[order], return_index=True)[1]] = True
+    order = order[needed]
     ours = row_names(pretraining, pairs.first[order])
     theirs = row_names(evaluation, pairs.second[order])
     return [

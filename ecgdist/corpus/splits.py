@@ -72,10 +72,11 @@ def groups_of(patient_key: pa.ChunkedArray, waveforms: Pairs) -> Ints:
 def patient_links(patient_key: pa.ChunkedArray) -> Pairs:
     """Each row of a patient with the patient's first."""
     codes = codes_of(patient_key)
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     rows = np.arange(len(codes))
-    later = rows != first[inverse]
-    return Pairs(first[inverse][later], rows[later])
+    first = np.zeros(int(codes.max(initial=-1)) + 1, dtype=np.int64)
+    first[codes[::-1]] = rows[::-1]  # backwards, so that the first of each is the one that stays
+    later = rows != first[codes]
+    return Pairs(first[codes[later]], rows[later])
 
 
 def codes_of(values: pa.ChunkedArray) -> Ints:

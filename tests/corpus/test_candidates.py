@@ -85,12 +85,12 @@ def test_ten_thousand_copies_take_no_more_than_their_rows(bits: int) -> None:
     copies = changed(np.repeat(drawn(1, 0), 10_000, axis=0), bits, 1)
     prints = np.concatenate([drawn(5_000, 2), copies])
     pairs = near_pairs(prints)
-    assert len(pairs) < 100 * len(copies)  # of 50 million
+    assert len(pairs) < 300 * len(copies)  # of 50 million
     group = linked(len(prints), pairs)
     assert len(set(group[5_000:].tolist())) == 1
     assert len(set(group.tolist())) == 5_001
     between = near_pairs_between(copies, copies[:3_000])
-    assert len(between) < 100 * len(copies)
+    assert len(between) < 300 * len(copies)
     assert set(between.first.tolist()) == set(range(10_000))
     assert set(between.second.tolist()) == set(range(3_000))
 
