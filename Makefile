@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/ecgdist demo --out demo
 
 test: install
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not long and not gpu"
 
 test-all: install
 	$(PYTEST)
