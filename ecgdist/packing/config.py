@@ -12,7 +12,9 @@ class PackConfig(Config):
     """What to pack, and how."""
 
     sources: tuple[str, ...]
-    """``KIND=URI`` for each source, for example ``ptbxl=s3://ecg/ptb-xl``."""
+    """``KIND=URI`` for each source, for example ``ptbxl=s3://ecg/ptb-xl``. The kinds `wfdb`, `npy` and `hdf5` can be
+    given the name of the data set, which stays in the corpus: ``npy:clinic=/data/clinic``. Patients and records of one
+    name are the same, those of two are not."""
     out: str
     """Folder of the corpus, local or s3://; it must be empty, or hold a packing of the same records."""
     pack: PackStep = PackStep()

@@ -154,7 +154,7 @@ def _account(plan: Plan, notes: Sequence[ShardNote]) -> dict[str, SourceFacts]:
             )
         facts[name] = SourceFacts(
             kind=source.kind,
-            dataset=source.dataset,
+            dataset=source.dataset_name,
             licence=source.licence,
             citation=source.citation,
             listed=listed,

@@ -13,11 +13,12 @@ import ray
 
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
+from ecgdist.packing.claim import claim_folder
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.finish import finish, forget_refused, stop_if_too_many
 from ecgdist.packing.listings import Chunk
 from ecgdist.packing.notes import ShardNote, finished_note, note_name, shard_path
-from ecgdist.packing.plan import Plan, claim_folder
+from ecgdist.packing.plan import Plan
 from ecgdist.packing.shards import Work, build_shard
 from ecgdist.raytools import ray_session, user_errors
 

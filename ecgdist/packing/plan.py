@@ -1,31 +1,25 @@
-"""The plan of a packing: what is listed, how it is cut into shards, and whose folder the output is."""
+"""The plan of a packing: what is listed, and how it is cut into shards."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ecgdist.corpus.codec import CODEC
-from ecgdist.corpus.corpus import MANIFEST
 from ecgdist.corpus.manifest import canonical_json
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.listings import Chunk, Exclusion, listing_line
-from ecgdist.packing.notes import PARTS
 from ecgdist.packing.privacy import hiding_names, is_private
 from ecgdist.packing.shards import Work
-from ecgdist.sources import Listing, Source, open_source
+from ecgdist.sources import NAMED_BY_USER, Listing, Source, open_source
 from ecgdist.storage import Location
-
-CLAIM = "packing.json"
-"""Says which packing a folder belongs to, from its first moment on."""
 
 
 @dataclass(frozen=True)
@@ -130,48 +124,27 @@ def _cut(lines: Iterator[bytes], size: int) -> Iterator[list[bytes]]:
         yield chunk
 
 
-def claim_folder(plan: Plan) -> bool:
-    """Make the output folder ours.
-
-    Returns:
-        Whether it holds the finished corpus of this plan already.
+def open_sources(texts: Sequence[str], follow_links: bool) -> dict[str, Source]:
+    """Sources by name: what is written before ``=``, numbered from the second of a published kind on.
 
     Raises:
-        ConfigError: if it holds anything but a packing of the same plan.
+        ConfigError: for an unknown kind, a name that it cannot have, a folder that is named twice, or two folders
+            of which nobody says whether they are one data set.
     """
-    out = plan.work.out
-    claim = out / CLAIM
-    if claim.exists():
-        if claim.read_bytes() != _claim_content(plan):
-            raise ConfigError(
-                f"{out} holds a packing of other records, settings or patient key; choose another --out, "
-                "or remove that folder"
-            )
-        if not (out / MANIFEST).exists():
-            return False
-        (out / PARTS).delete()  # what an earlier call left that was killed just after the manifest
-        return True
-    if out.is_file() or out.list_files():
-        raise ConfigError(f"{out} exists and is not empty; choose another --out, or remove it first")
-    claim.write_bytes(_claim_content(plan))
-    return False
-
-
-def _claim_content(plan: Plan) -> bytes:
-    return json.dumps({"plan": plan.digest}).encode() + b"\n"
-
-
-def open_sources(texts: Sequence[str], follow_links: bool) -> dict[str, Source]:
-    """Sources by name: their kind, numbered from the second of a kind on."""
     sources: dict[str, Source] = {}
     seen: Counter[str] = Counter()
     for text in texts:
-        kind, _, uri = text.partition("=")
-        source = open_source(kind, Location.of(uri), follow_links)
-        if any(source.root == other.root and kind == other.kind for other in sources.values()):
+        name, _, uri = text.partition("=")
+        source = open_source(name, Location.of(uri), follow_links)
+        if any(source.root == other.root and source.kind == other.kind for other in sources.values()):
             raise ConfigError(f"source {text} is named twice; every record would be in the corpus twice")
-        seen[kind] += 1
-        sources[kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"] = source
+        if name in sources and source.kind in NAMED_BY_USER:
+            raise ConfigError(
+                f"two folders are called {name}, so patient 1 of one would be patient 1 of the other, too; give each "
+                f"a name of its own: {source.kind}:NAME=URI, for example {source.kind}:clinic-{len(sources) + 1}={uri}"
+            )
+        seen[name] += 1
+        sources[name if seen[name] == 1 else f"{name}-{seen[name]}"] = source
     return sources
 
 

@@ -69,7 +69,7 @@ class Work:
         """A record's id as a corpus and messages may show it."""
         if not self.private:
             return _readable(record_id)
-        return keyed_record_id(self.hasher, self.sources[source].dataset, record_id)
+        return keyed_record_id(self.hasher, self.sources[source].dataset_name, record_id)
 
     def hiding_names(self, source: str, listing: Listing) -> AbstractContextManager[None]:
         """Hide what an error in reading a record may quote, where the packing is private."""
@@ -155,7 +155,7 @@ def record_rows(work: Work, source: str, recording: Recording) -> list[dict[str,
     refuse_free_text(recording)
     reader = work.sources[source]
     # Folders of one data set share its patients' ids, but records without one are told apart by folder.
-    owner = reader.dataset if recording.patient_id is not None else source
+    owner = reader.dataset_name if recording.patient_id is not None else source
     segments = work.pack.segments(recording)
     prints = fingerprints(
         np.stack([segment.signal_uv for segment in segments]),

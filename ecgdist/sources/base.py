@@ -85,6 +85,7 @@ class Source(ABC):
         in_flight: recordings that `read_many` reads at the same time from a bucket, and so holds at most; fewer
             suit a source of long recordings.
         root: the folder.
+        name: of the data set, where the user gave it one.
     """
 
     kind: ClassVar[str]
@@ -93,8 +94,14 @@ class Source(ABC):
     dataset: ClassVar[str]
     in_flight: ClassVar[int] = 16
 
-    def __init__(self, root: Location) -> None:
+    def __init__(self, root: Location, name: str | None = None) -> None:
         self.root = root
+        self.name = name
+
+    @property
+    def dataset_name(self) -> str:
+        """The data set that the records of this folder belong to: as the user named it, or that of the layout."""
+        return self.name or self.dataset
 
     @abstractmethod
     def list_records(self) -> list[Listing]:

@@ -24,6 +24,7 @@ from ecgdist.errors import DataError
 from ecgdist.sources.base import Listing
 from ecgdist.sources.challenge import CHALLENGE_2020, RENAMED, challenge_details
 from ecgdist.sources.wfdb_folder import Details, WfdbFolder
+from ecgdist.storage import Location
 
 _SUBSETS = (
     "chapman_shaoxing", "cpsc_2018", "cpsc_2018_extra", "georgia", "ningbo", "ptb", "ptb-xl",
@@ -69,6 +70,7 @@ class Challenge2021(WfdbFolder):
                 f"{self.root} has none of the folders {', '.join(_SUBSETS)}; give the folder that holds them, "
                 "or for one data set alone its own kind of source"
             )
+        _refuse_copies(self.root, found)
         return [_identified(listing, record_id) for listing, record_id in zip(found, ids, strict=True)]
 
     def _details(self, comments: Sequence[str]) -> Details:
@@ -79,14 +81,36 @@ class Challenge2021(WfdbFolder):
         return ("patient_unknown",) if subset in _OF_UNKNOWN_PATIENTS else ()
 
 
-def _record_id(key: str) -> str | None:
-    """The path from the data set's folder on, by its name on PhysioNet; None outside of all of them."""
-    *folders, name = key.split("/")
-    for depth, folder in enumerate(folders):
+def _place(key: str) -> tuple[str, str, str] | None:
+    """A data set by its name on PhysioNet, its folder, and the path below that; None outside of all data sets."""
+    folders = key.split("/")
+    for depth, folder in enumerate(folders[:-1], start=1):
         subset = _ARCHIVES.get(folder, folder)
         if subset in _SUBSETS:
-            return "/".join([subset, *folders[depth + 1 :], name])
+            return subset, "/".join(folders[:depth]), "/".join(folders[depth:])
     return None
+
+
+def _record_id(key: str) -> str | None:
+    """The path from the data set's folder on, by its name on PhysioNet; None outside of all of them."""
+    place = _place(key)
+    return None if place is None else f"{place[0]}/{place[2]}"
+
+
+def _refuse_copies(root: Location, listings: Sequence[Listing]) -> None:
+    """Refuse a root that holds a data set twice: as PhysioNet publishes it, and as the Challenge's own archive."""
+    folders: dict[tuple[str, str], str] = {}
+    for listing in listings:
+        if (place := _place(listing.key)) is None:
+            continue
+        subset, folder, path = place
+        name = path.rpartition("/")[2]
+        other = folders.setdefault((subset, name), folder)
+        if other != folder:
+            raise DataError(
+                f"{root} holds records of {subset} twice: {name} is in {other} and in {folder}; move one of these two "
+                "folders elsewhere, or name the folder of one data set after the other as a source of its own kind"
+            )
 
 
 def _identified(listing: Listing, record_id: str | None) -> Listing:

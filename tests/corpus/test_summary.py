@@ -25,7 +25,7 @@ def mixed(ray_cluster: None, tmp_path: Path) -> Corpus:
         header.with_suffix(".dat").unlink()
     wfdb = georgia_folder(tmp_path / "wfdb", "a", "b")
     (wfdb / "b.mat").unlink()
-    sources = (f"ptbxl={ptbxl}", f"wfdb={wfdb}", f"wfdb={DATA / 'wfdb/mitdb'}")
+    sources = (f"ptbxl={ptbxl}", f"wfdb={wfdb}", f"wfdb:mitdb={DATA / 'wfdb/mitdb'}")
     pack = {"rate_hz": 100.0, "duration_s": 4.0, "min_duration_s": 1.0}
     return pack_to(tmp_path / "corpus", *sources, pack=pack, max_refused_share=0.5).corpus
 

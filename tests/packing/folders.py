@@ -11,6 +11,7 @@ from typing import Any
 
 from ecgdist.config import build
 from ecgdist.packing import PackConfig, PackResult, pack
+from ecgdist.packing.claim import CLAIM
 from ecgdist.sample import sample_folder
 from ecgdist.storage import Location
 
@@ -62,6 +63,11 @@ def pack_to(out: Path | Location | str, *sources: str, **settings: Any) -> PackR
     """Pack at 100 Hz, ten records a shard, unless the settings say otherwise."""
     values = {"sources": sources, "out": str(out), "pack": RATE_100, "records_per_shard": 10, **settings}
     return pack(build(PackConfig, values))
+
+
+def corpus_files(folder: Path | Location | str) -> dict[str, str]:
+    """`files_of` a corpus but for the claim, which tells from which folders it was packed."""
+    return {name: digest for name, digest in files_of(folder).items() if name != CLAIM}
 
 
 def files_of(folder: Path | Location | str) -> dict[str, str]:

@@ -43,11 +43,11 @@ def test_listed_is_packed_plus_refused_plus_excluded(ray_cluster: None, tmp_path
 @pytest.mark.ray
 def test_a_whole_source_may_be_left_out(ray_cluster: None, tmp_path: Path) -> None:
     folders = [georgia_folder(tmp_path / name, "a", "b") for name in ("one", "two")]
-    sources = [f"wfdb={folder}" for folder in folders]
-    corpus = pack_to(tmp_path / "corpus", *sources, exclude=["wfdb-2/*"]).corpus
-    assert corpus.manifest.sources["wfdb-2"].excluded == 2
-    assert corpus.index["source"].to_pylist() == ["wfdb", "wfdb"]
-    again = pack_to(tmp_path / "again", *sources, exclude=["wfdb-2/[ab]"]).corpus
+    sources = [f"wfdb:{folder.name}={folder}" for folder in folders]
+    corpus = pack_to(tmp_path / "corpus", *sources, exclude=["wfdb:two/*"]).corpus
+    assert corpus.manifest.sources["wfdb:two"].excluded == 2
+    assert corpus.index["source"].to_pylist() == ["wfdb:one", "wfdb:one"]
+    again = pack_to(tmp_path / "again", *sources, exclude=["wfdb:two/[ab]"]).corpus
     assert files_of(again.location) == files_of(corpus.location)
     with pytest.raises(DataError, match="exclude leaves nothing of"):
         pack_to(tmp_path / "nothing", *sources, exclude=["wfdb*"])

@@ -16,7 +16,6 @@ from ecgdist.corpus import Corpus
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS, bits_to_mask, mask_to_bits
-from ecgdist.sample import sample_folder
 from ecgdist.sources import open_source
 from ecgdist.storage import Location
 from tests.conftest import S3Server
@@ -129,27 +128,6 @@ def test_the_same_command_again_builds_nothing(two_sources: tuple[str, str], tmp
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
 
 
-@pytest.mark.parametrize("change", ["settings", "shards", "records", "key"])
-def test_a_folder_belongs_to_one_packing(
-    ray_cluster: None, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = ptbxl_folder(tmp_path / "ptb-xl", 3)
-    pack_to(tmp_path / "corpus", f"ptbxl={folder}")
-    before = files_of(tmp_path / "corpus")
-    settings: dict[str, object] = {}
-    if change == "settings":
-        settings["pack"] = {"rate_hz": 50.0}
-    elif change == "shards":
-        settings["records_per_shard"] = 2
-    elif change == "records":
-        ptbxl_folder(folder, 4)
-    else:
-        monkeypatch.setenv("ECGDIST_PATIENT_KEY", "a key of sixteen characters")
-    with pytest.raises(ConfigError, match="corpus holds a packing of other records, settings or patient key"):
-        pack_to(tmp_path / "corpus", f"ptbxl={folder}", **settings)
-    assert files_of(tmp_path / "corpus") == before
-
-
 def test_more_refusals_may_be_allowed_later(ray_cluster: None, tmp_path: Path) -> None:
     """The allowed share decides whether packing stops, not what is packed."""
     folder = georgia_folder(tmp_path / "wfdb", "a", "b")
@@ -157,23 +135,6 @@ def test_more_refusals_may_be_allowed_later(ray_cluster: None, tmp_path: Path) -
     with pytest.raises(DataError):
         pack_to(tmp_path / "corpus", f"wfdb={folder}")
     assert pack_to(tmp_path / "corpus", f"wfdb={folder}", max_refused_share=0.5).corpus.manifest.rows == 1
-
-
-def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "thesis.tex").write_text("my only copy")
-    with pytest.raises(ConfigError, match="exists and is not empty; choose another --out"):
-        pack_to(tmp_path / "corpus", f"ptbxl={sample_folder()}")
-    with pytest.raises(ConfigError, match="exists and is not empty"):
-        pack_to(tmp_path / "corpus" / "thesis.tex", f"ptbxl={sample_folder()}")
-    assert [path.name for path in (tmp_path / "corpus").iterdir()] == ["thesis.tex"]
-
-
-def test_a_folder_with_another_claim_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "corpus").mkdir()
-    (tmp_path / "corpus" / "packing.json").write_bytes(b"\xff not ours")
-    with pytest.raises(ConfigError, match="holds a packing of other records"):
-        pack_to(tmp_path / "corpus", f"ptbxl={sample_folder()}")
 
 
 def test_too_many_refusals_stop_packing_with_the_list(ray_cluster: None, tmp_path: Path) -> None:
@@ -226,15 +187,6 @@ def test_a_corpus_of_refusals_is_none(ray_cluster: None, tmp_path: Path) -> None
     with pytest.raises(DataError, match="every listed record was refused"):
         pack_to(tmp_path / "corpus", f"wfdb={folder}", max_refused_share=1.0)
     assert not (tmp_path / "corpus" / "manifest.json").exists()
-
-
-def test_two_folders_of_one_kind_keep_apart_names(ray_cluster: None, tmp_path: Path) -> None:
-    one, two = (georgia_folder(tmp_path / name, "a") for name in ("one", "two"))
-    corpus = pack_to(tmp_path / "corpus", f"wfdb={one}", f"wfdb={two}").corpus
-    assert corpus.index["source"].to_pylist() == ["wfdb", "wfdb-2"]
-    assert corpus.manifest.sources["wfdb-2"].kind == "wfdb"
-    with pytest.raises(ConfigError, match="named twice"):
-        pack_to(tmp_path / "twice", f"wfdb={one}", f"wfdb={tmp_path}/two/../one")
 
 
 @pytest.mark.parametrize(

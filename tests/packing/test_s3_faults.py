@@ -18,7 +18,7 @@ from ecgdist import s3 as objects
 from ecgdist.storage import Location
 from tests.conftest import S3Server
 from tests.faulty_s3 import FAULTS, FaultyS3, faulty_s3
-from tests.packing.folders import files_of, pack_to, ptbxl_folder
+from tests.packing.folders import corpus_files, pack_to, ptbxl_folder
 from tests.sources.made import code15_row, made_code15
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
@@ -77,7 +77,7 @@ def test_a_bad_network_gives_the_same_corpus(ray_cluster: None, s3: S3Server, tm
         packing(proxy, bucket / "corpus", tmp_path / "log", *sources) as process,
     ):
         assert process.wait(timeout=300) == 0, (tmp_path / "log").read_text()
-    assert files_of(bucket / "corpus") == files_of(tmp_path / "local")
+    assert corpus_files(bucket / "corpus") == corpus_files(tmp_path / "local")
     assert len(proxy.done) >= len(FAULTS) - 1, f"nearly every kind of fault was to happen: {proxy.done}"
     assert sum(proxy.done.values()) >= sum(proxy.requests.values()) // 20 - 1
 

@@ -71,7 +71,7 @@ class SourceContract:
         assert isinstance(arrived, type(source))
         listings = source.list_records()
         assert through_pipe(listings) == listings
-        assert vars(arrived) == {"root": source.root}
+        assert vars(arrived) == {"root": source.root, "name": None}
 
     def test_every_record_is_read_or_refused_with_a_reason(self, source: Source) -> None:
         recordings, refusals = read_all(source)

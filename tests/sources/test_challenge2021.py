@@ -57,6 +57,17 @@ def test_the_archives_of_the_challenge_have_the_same_subsets(source: Source, tmp
     assert found == ["georgia/E07500", "georgia/E07510", "ptb-xl/HR00001"]
 
 
+def test_a_data_set_under_both_of_its_names_is_said(source: Source, tmp_path: Path) -> None:
+    published = Path(source.root.uri) / "training" / "ptb-xl"
+    for groups, name in ((published, "published"), (published / "g1", "flat")):
+        root = tmp_path / name
+        shutil.copytree(groups, root / "training" / "ptb-xl")
+        shutil.copytree(published / "g1", root / "WFDB_PTBXL")
+        said = "holds records of ptb-xl twice: HR00001 is in WFDB_PTBXL and in training/ptb-xl; move one of these two"
+        with pytest.raises(DataError, match=said):
+            open_source("challenge2021", str(root)).list_records()
+
+
 def test_one_pattern_leaves_ptb_xl_out_and_nothing_else(source: Source) -> None:
     ids = [f"{source.kind}/{each.record_id}" for each in source.list_records()]
     assert [each for each in ids if fnmatchcase(each, "challenge2021/ptb-xl/*")] == [
