@@ -35,6 +35,8 @@ class DataConfig(Config):
     gives a small corpus four steps an epoch."""
     shuffle_rows: int = Field(default=16384, ge=1)
     """Rows mixed at a time over all lanes; each takes 60 kB of memory."""
+    record_rows: str | None = None
+    """A folder that all workers' nodes share; every rank writes there which rows it used in which step."""
     stream: StreamLimits = StreamLimits()
 
     @model_validator(mode="after")
@@ -152,6 +154,7 @@ class PretrainConfig(Config):
         content = self.model_dump(mode="json")
         for free in ("corpus", "out", "log_every_steps", "workers", "checkpoint"):
             del content[free]
-        del content["data"]["stream"], content["data"]["evaluation_corpora"]
+        for free in ("stream", "evaluation_corpora", "record_rows"):
+            del content["data"][free]
         del content["engine"]["micro_batch"]
         return content
