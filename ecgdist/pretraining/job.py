@@ -59,9 +59,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     """
     console = console or Console()
     run = Location.of(config.out)
-    # Whole paths: workers run in folders of their own, and reports are made from other ones.
-    places = {"corpus": Location.of(config.corpus).uri, "out": run.uri}
-    config = config.model_copy(update=places)
+    config = _with_whole_paths(config)
     plan = RunPlan.of(config)
     claim_run(run, plan)
     if (run / MODEL / "config.json").exists():
@@ -101,6 +99,19 @@ def refuse_shared(plan: RunPlan) -> None:
                 f"`ecgdist check-leak {plan.corpus.location} {where}` lists them all; leave those records out of "
                 "one of the corpora, or do not evaluate on it"
             )
+
+
+def _with_whole_paths(config: PretrainConfig) -> PretrainConfig:
+    """Workers run in folders of their own, and reports are made from other ones."""
+    places: dict[str, Any] = {"corpus": Location.of(config.corpus).uri, "out": Location.of(config.out).uri}
+    if config.data.record_rows is not None:
+        record = Location.of(config.data.record_rows)
+        if record.is_s3:
+            raise ConfigError(
+                f"data.record_rows = {record}: lines cannot be added to objects; name a folder that all nodes share"
+            )
+        places["data"] = config.data.model_copy(update={"record_rows": record.uri})
+    return config.model_copy(update=places)
 
 
 def local_cpus(config: PretrainConfig) -> int:

@@ -22,6 +22,7 @@ from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.metrics import MetricsLog
 from ecgdist.pretraining.plan import RunPlan
+from ecgdist.pretraining.recorder import Recorder
 from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
 from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
 from ecgdist.storage import Location
@@ -87,9 +88,10 @@ class Worker:
         warmup = config.optimizer.warmup_share
         warmup = config.encoder.shape.warmup_share if warmup is None else warmup
         pace = _Pace(plan.order.global_batch)
-        with closing(self._batches()) as batches:
+        with Recorder(config.data.record_rows, self.group) as recorder, closing(self._batches()) as batches:
             while (batch := pace.next(batches)) is not None:
                 learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
+                recorder.add(batch)
                 result = self._train_step(batch, learning_rate)
                 self.step += 1
                 last = self.step == plan.total_steps
