@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -11,12 +13,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgdist.config import Config
-from ecgdist.corpus.candidates import Pairs, near_pairs, near_pairs_between
-from ecgdist.corpus.confirm import Floats, same_waveform
+from ecgdist.corpus.candidates import Pairs, near_pairs
+from ecgdist.corpus.confirm import Floats
+from ecgdist.corpus.copies import Prints, find_copies, find_copies_between
 from ecgdist.corpus.corpus import Corpus
+from ecgdist.corpus.not_compared import (
+    inside_segments,
+    of_crowds,
+    of_other_leads,
+    other_corpora,
+    other_keys,
+    without_first_lead,
+)
 from ecgdist.corpus.splits import groups_of
 from ecgdist.errors import ConfigError
-from ecgdist.signals.fingerprint import WINDOW_S
+from ecgdist.signals.fingerprint import SAME_BITS, differing_bits
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -27,7 +38,8 @@ class Shared(Config):
 
     kind: Literal["patient", "waveform"]
     pretraining: tuple[str, ...]
-    """Rows of the pretraining corpus, ``source/record_id#segment``: all of a patient, one of a waveform."""
+    """Rows of the pretraining corpus, ``source/record_id#segment``: all of a patient, one of a waveform; none where
+    only a model is at hand."""
     evaluation: tuple[str, ...]
     """Rows of the evaluation corpus."""
     correlation: float | None = None
@@ -35,7 +47,8 @@ class Shared(Config):
 
     def __str__(self) -> str:
         how = "" if self.correlation is None else f" (correlation {self.correlation:.4f})"
-        return f"{self.kind}{how}: {', '.join(self.pretraining)} = {', '.join(self.evaluation)}"
+        seen = ", ".join(self.pretraining) or "seen in pretraining"
+        return f"{self.kind}{how}: {seen} = {', '.join(self.evaluation)}"
 
 
 class LeakReport(Config):
@@ -52,12 +65,15 @@ class LeakReport(Config):
     """Why patients or waveforms could not be compared; such corpora are not clean."""
     candidates: int
     """Pairs of rows with near fingerprints, confirmed or not."""
+    not_confirmed: int = 0
+    """Evaluation rows near to a pretraining row by their fingerprints, too far to be called its copy without the
+    signals, which were not at hand."""
     shared: tuple[Shared, ...]
 
     @property
     def clean(self) -> bool:
         """Whether everything was compared, and nothing is shared."""
-        return not self.shared and not self.not_compared
+        return not (self.shared or self.not_compared or self.not_confirmed)
 
     @property
     def verdict(self) -> str:
@@ -65,7 +81,16 @@ class LeakReport(Config):
         counts = {kind: sum(item.kind == kind for item in self.shared) for kind in ("patient", "waveform")}
         compared = f"{self.pretraining_rows:,} pretraining and {self.evaluation_rows:,} evaluation rows"
         found = f"{compared} share {counts['patient']:,} patients and {counts['waveform']:,} waveforms"
-        return "; ".join([found, *(f"NOT COMPARED: {reason}" for reason in self.not_compared)])
+        return "; ".join([found, *self.open_questions])
+
+    @property
+    def open_questions(self) -> list[str]:
+        """What stays open, in sentences."""
+        near = (
+            f"NOT CONFIRMED: {self.not_confirmed:,} evaluation rows have nearly the fingerprint of a pretraining row; "
+            "only the signals of both could tell"
+        )
+        return [f"NOT COMPARED: {reason}" for reason in self.not_compared] + [near] * bool(self.not_confirmed)
 
 
 def check_leak(
@@ -94,18 +119,85 @@ def check_leak(
     theirs = (
         np.arange(evaluation.manifest.rows) if evaluation_rows is None else np.flatnonzero(evaluation_rows)
     )
-    reasons = tuple(_obstacles(pretraining, evaluation))
     shared = list(_shared_patients(pretraining, evaluation, ours, theirs))
-    near = near_pairs_between(pretraining.fingerprints[ours], evaluation.fingerprints[theirs])
-    near = Pairs(ours[near.first], theirs[near.second])
-    shared += _shared_waveforms(pretraining, evaluation, *same_waveform(pretraining, evaluation, near))
+    copies, other_leads = find_copies_between(pretraining, ours, evaluation, theirs)
+    shared += _shared_waveforms(pretraining, evaluation, copies.pairs, copies.likeness)
+    not_compared = [
+        *other_corpora(pretraining, evaluation),
+        *inside_segments(pretraining, ours, evaluation, theirs),
+        *map(of_other_leads, other_leads),
+        *of_crowds(len(copies.open)),
+    ]
     return LeakReport(
         pretraining=pretraining.corpus_id,
         evaluation=evaluation.corpus_id,
         pretraining_rows=len(ours),
         evaluation_rows=len(theirs),
-        not_compared=reasons,
-        candidates=len(near),
+        not_compared=tuple(not_compared),
+        candidates=len(copies.candidates),
+        shared=tuple(shared),
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What is kept of the rows that a model was trained on.
+
+    Attributes:
+        corpus_id: of their corpus.
+        patient_key_fingerprint: of the key that its patients are hashed with.
+        patients: keys of the patients.
+        waveforms: ``(n, FINGERPRINT_BYTES)`` distinct fingerprints.
+    """
+
+    corpus_id: str
+    patient_key_fingerprint: str
+    patients: Collection[str]
+    waveforms: npt.NDArray[np.uint8]
+
+
+def check_seen(seen: Seen, evaluation: Corpus, evaluation_rows: Bools) -> LeakReport:
+    """`check_leak` where the signals of the pretraining corpus are not at hand, so that fingerprints decide: with at
+    most `SAME_BITS` differing bits two rows hold one waveform, with some more nobody can tell.
+
+    Raises:
+        DataError, StorageError: if the corpus cannot be read.
+    """
+    theirs = np.flatnonzero(evaluation_rows)
+    prints = evaluation.fingerprints
+
+    def confirm(pairs: Pairs) -> Floats:
+        bits = differing_bits(seen.waveforms[pairs.first], prints[pairs.second])
+        return (bits <= SAME_BITS).astype(np.float32)
+
+    first = Prints(np.arange(len(seen.waveforms)), seen.waveforms)
+    copies = find_copies(first, Prints(theirs, prints[theirs]), confirm)
+    rows = np.unique(copies.pairs.second)
+    shared = [
+        Shared(kind="waveform", pretraining=(), evaluation=(name,)) for name in row_names(evaluation, rows)
+    ]
+    keys = evaluation.columns("patient_key")["patient_key"].take(theirs)
+    of_known = pc.is_in(keys, value_set=pa.array(seen.patients, pa.string())).to_numpy()
+    by_patient: dict[str, list[str]] = defaultdict(list)
+    for key, name in zip(
+        keys.filter(pa.array(of_known)).to_pylist(), row_names(evaluation, theirs[of_known]), strict=True
+    ):
+        by_patient[key].append(name)
+    shared += [
+        Shared(kind="patient", pretraining=(), evaluation=tuple(names)) for names in by_patient.values()
+    ]
+    return LeakReport(
+        pretraining=seen.corpus_id,
+        evaluation=evaluation.corpus_id,
+        pretraining_rows=len(seen.waveforms),
+        evaluation_rows=len(theirs),
+        not_compared=(
+            *other_keys(seen.patient_key_fingerprint, evaluation.manifest.patient_key_fingerprint),
+            *without_first_lead(evaluation, theirs),
+            *of_crowds(len(copies.open)),
+        ),
+        candidates=len(copies.candidates),
+        not_confirmed=len(np.setdiff1d(copies.candidates, rows)),
         shared=tuple(shared),
     )
 
@@ -149,21 +241,6 @@ def row_names(corpus: Corpus, rows: Ints) -> list[str]:
     facts = corpus.columns("source", "record_id", "segment").take(rows)
     columns = (facts[name].to_pylist() for name in facts.column_names)
     return [f"{source}/{record}#{segment}" for source, record, segment in zip(*columns, strict=True)]
-
-
-def _obstacles(pretraining: Corpus, evaluation: Corpus) -> Iterator[str]:
-    one, other = pretraining.manifest, evaluation.manifest
-    if one.patient_key_fingerprint != other.patient_key_fingerprint:
-        yield (
-            "patients, since the corpora were packed with different patient keys; "
-            "pack one of them again with the key of the other"
-        )
-    lengths = (one.pack.duration_s, other.pack.duration_s)
-    if lengths[0] != lengths[1] and min(lengths) < WINDOW_S:
-        yield (
-            f"waveforms, since segments of {lengths[0]:g} s and {lengths[1]:g} s have other fingerprints; "
-            f"pack both with the same pack.duration_s, or with at least {WINDOW_S:g}"
-        )
 
 
 def _shared_patients(pretraining: Corpus, evaluation: Corpus, ours: Ints, theirs: Ints) -> Iterator[Shared]:

@@ -7,29 +7,28 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 import torch
 from pydantic import Field, model_validator
 
 from ecgdist.config import Config
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.candidates import near_pairs_between
 from ecgdist.corpus.duplicates import find_duplicates
 from ecgdist.corpus.splits import OnConflict, SeededSplit
 from ecgdist.downstream.evaluation import Evaluation, Provenance, compare
+from ecgdist.downstream.seen import check_tested
 from ecgdist.downstream.tasks import (
     INDEX_COLUMNS,
     Folds,
     Splits,
     assign_splits,
     load_task,
-    patients_of,
     refuse_leak,
     targets,
 )
 from ecgdist.errors import DataError
 from ecgdist.modelfolder import Model, load
 from ecgdist.record import bits_to_mask
-from ecgdist.signals.fingerprint import SAME_BITS
 
 
 class EvaluateConfig(Config):
@@ -80,7 +79,7 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     index = index_table(corpus)
     same = find_duplicates(corpus, targets(index, task)[1]).pairs
     splits = assign_splits(index, task, config.seeded or config.folds, same, config.on_conflict)
-    warnings = _check_leak(config, model, corpus, index, splits)
+    warnings = _check_leak(config, model, corpus, splits)
     rows = np.flatnonzero(splits.split.notna().to_numpy())
     untrained = model.untrained(config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
     evaluation = compare(
@@ -139,10 +138,9 @@ def _check_signals(model: Model, corpus: Corpus) -> None:
         )
 
 
-def _check_leak(
-    config: EvaluateConfig, model: Model, corpus: Corpus, index: pd.DataFrame, splits: Splits
-) -> tuple[str, ...]:
-    """Refuse test patients that the model has seen, or cannot be compared; warn if that is allowed."""
+def _check_leak(config: EvaluateConfig, model: Model, corpus: Corpus, splits: Splits) -> tuple[str, ...]:
+    """Refuse test patients that the model has seen, or that cannot be compared; warn if that is allowed, and of what
+    stays open."""
     ours, theirs = model.config.provenance.patient_key_fingerprint, corpus.manifest.patient_key_fingerprint
     try:
         if ours != theirs:
@@ -150,14 +148,16 @@ def _check_leak(
                 "the model's corpus and this one were packed with different patient keys, so shared "
                 "patients cannot be found; pack this corpus with the same key"
             )
-        tested = splits.rows("test")
-        patients = set(patients_of(index)[tested])
-        refuse_leak(len(patients & model.patients), len(patients), "patients")
-        prints = corpus.fingerprints[tested]
-        seen = np.unique(near_pairs_between(model.waveforms, prints, SAME_BITS).second)
-        refuse_leak(len(seen), len(prints), "waveforms")
+        report = check_tested(model, config.model, corpus, splits.rows("test"))
+        patients = corpus.columns("patient_key")["patient_key"].filter(pa.array(splits.rows("test")))
+        shared = {
+            kind: [item for item in report.shared if item.kind == kind] for kind in ("patient", "waveform")
+        }
+        refuse_leak(len(shared["patient"]), len(patients.unique()), "patients")
+        waveforms = {name for item in shared["waveform"] for name in item.evaluation}
+        refuse_leak(len(waveforms), report.evaluation_rows, "waveforms")
     except DataError as error:
         if not config.allow_leak:
             raise DataError(f"{error}; or set allow_leak=true to see figures that prove nothing") from error
         return (f"LEAK: {error}",)
-    return ()
+    return tuple(f"test records against those of pretraining: {text}" for text in report.open_questions)

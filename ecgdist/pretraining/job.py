@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.leaks import check_leak
+from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
@@ -65,7 +65,8 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     if (run / MODEL / "config.json").exists():
         console.print(f"{run} is finished: its model is in {run / MODEL}", soft_wrap=True, highlight=False)
         return PretrainResult(run, run / MODEL)
-    refuse_shared(plan)
+    for warning in refuse_shared(plan):
+        console.print(f"WARNING: {warning}", soft_wrap=True, highlight=False)
     _announce(plan, console)
     with ray_session(num_cpus=local_cpus(config)), user_errors():
         use_gpu = _wants_gpu(config)
@@ -84,12 +85,16 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     return PretrainResult(run, model)
 
 
-def refuse_shared(plan: RunPlan) -> None:
-    """Refuse a run that would see patients or waveforms of the corpora that it will be evaluated on.
+def refuse_shared(plan: RunPlan) -> list[str]:
+    """Refuse a run that would see patients or waveforms of what is left to evaluation, in its own corpus or others.
+
+    Returns:
+        What could not be compared within its own corpus, in sentences.
 
     Raises:
         DataError: naming the first of them.
     """
+    warnings = _refuse_shared_with_left_out(plan)
     for where in plan.config.data.evaluation_corpora:
         report = check_leak(plan.corpus, Corpus(where), plan.selected)
         if not report.clean:
@@ -99,6 +104,33 @@ def refuse_shared(plan: RunPlan) -> None:
                 f"`ecgdist check-leak {plan.corpus.location} {where}` lists them all; leave those records out of "
                 "one of the corpora, or do not evaluate on it"
             )
+    return warnings
+
+
+def _refuse_shared_with_left_out(plan: RunPlan) -> list[str]:
+    """`refuse_shared` for the rows of the run's corpus that its splits leave out."""
+    left_out = sorted(plan.selection.left_out)
+    if not left_out:
+        return []
+    corpus = plan.corpus
+    report = check_leak(corpus, corpus, plan.selected, rows_in_splits(corpus, left_out))
+    if report.shared:
+        shown = "".join(f"; {item}" for item in report.shared[:_SHARED_SHOWN])
+        splits = " ".join(f"--exclude-split {s} --test-split {s}" for s in left_out)
+        way_out = (
+            "pack the corpus again and exclude one side of each pair"
+            if plan.config.data.exclude_linked
+            else "set data.exclude_linked=true to leave those out, too"
+        )
+        raise DataError(
+            f"the rows to train on are not clean of those in {', '.join(left_out)}, which data.exclude_splits leaves "
+            f"to evaluation: {report.verdict}{shown}. `ecgdist check-leak {corpus.location} {corpus.location} "
+            f"{splits}` lists them all; {way_out}"
+        )
+    return [
+        f"left to evaluation by data.exclude_splits, but not compared with the rows to train on: {reason}"
+        for reason in report.not_compared
+    ]
 
 
 def _with_whole_paths(config: PretrainConfig) -> PretrainConfig:

@@ -37,8 +37,8 @@ BAND_HZ = (1.0, 15.0)
 _BATCH_ROWS = 256
 """Rows transformed at once; they stay in the processor's cache."""
 
-_LEADS = [STANDARD_LEADS.index(lead) for lead in ("II", "I", "V5", "V2")]
-_LEADS += [lead for lead in range(len(STANDARD_LEADS)) if lead not in _LEADS]
+LEAD_ORDER = [STANDARD_LEADS.index(lead) for lead in ("II", "I", "V5", "V2")]
+LEAD_ORDER += [lead for lead in range(len(STANDARD_LEADS)) if lead not in LEAD_ORDER]
 """The first of these that is there and not flat is looked at: one lead, so that copies with fewer leads match."""
 
 Bytes = npt.NDArray[np.uint8]
@@ -87,7 +87,7 @@ def _first_lead_with_signal(
     wave = np.zeros((len(begin), begin.shape[2]))
     open_rows = np.arange(len(begin))
     inside = np.arange(begin.shape[2]) < valid[:, None]
-    for lead in _LEADS:
+    for lead in LEAD_ORDER:
         found = begin[open_rows, lead]
         first = found[:, :1]
         usable = lead_mask[open_rows, lead] & ((found != first) & inside[open_rows]).any(axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from typer.testing import CliRunner
 
 from ecgdist.cli import app
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.leaks import LeakReport, check_leak, rows_in_splits, rows_with_linked
+from ecgdist.corpus.copies import find_copies_between
+from ecgdist.corpus.leaks import LeakReport, Seen, check_leak, check_seen, rows_in_splits, rows_with_linked
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.errors import ConfigError
 from tests.corpus.corpora import made_ecg, row, write_corpus
@@ -149,3 +151,93 @@ def test_the_command_knows_splits(pretraining: Corpus, evaluation: Corpus) -> No
     )
     status, printed = invoke(*folders, "--test-split", "fold11")
     assert (status, "no row of" in printed) == (1, True)
+
+
+LEADS = np.arange(12)
+
+
+def with_leads(signal_uv: np.ndarray, *there: int) -> dict[str, Any]:
+    """Signal and mask of an ECG that has only these leads."""
+    mask = np.isin(LEADS, there)
+    return {"signal_uv": (signal_uv * mask[:, None]).astype(np.int16), "lead_mask": mask}
+
+
+def test_a_copy_without_the_lead_of_the_fingerprint_is_found(pretraining: Corpus, tmp_path: Path) -> None:
+    """Fingerprints are of lead II (1); this copy has I (0) and V1 (6) only, another ECG here all twelve."""
+    copy = row(**with_leads(made_ecg(7), 0, 6), record_id="copy")
+    for number, rows in enumerate(([copy, row(made_ecg(900), "o")], [copy])):
+        other = write_corpus(tmp_path / f"o{number}", rows)
+        for report in (check_leak(pretraining, other), check_leak(other, pretraining)):
+            assert [item.correlation for item in report.shared if item.kind == "waveform"] == [1.0]
+            assert report.not_compared == ()
+
+
+def test_rows_of_other_leads_that_are_not_read_again_are_counted(pretraining: Corpus, tmp_path: Path) -> None:
+    rows = [row(**with_leads(made_ecg(n), 0), record_id=f"c{n}") for n in range(3)]
+    rows += [row(made_ecg(n), f"o{n}") for n in range(900, 905)]
+    other = write_corpus(tmp_path / "o", rows)
+    found, gaps = find_copies_between(pretraining, np.arange(40), other, np.arange(8), most_read_again=39)
+    assert len(found.pairs) == 0
+    assert [(gap.rows, gap.leads) for gap in gaps] == [((40, 3), ("II", "I"))]
+    found, gaps = find_copies_between(other, np.arange(8), pretraining, np.arange(40), most_read_again=39)
+    assert [(gap.rows, gap.leads) for gap in gaps] == [((3, 40), ("I", "II"))]
+
+
+def test_rows_that_have_no_lead_of_the_other_side_are_never_called_clean(
+    pretraining: Corpus, tmp_path: Path
+) -> None:
+    rows = [row(**with_leads(made_ecg(7), 1, 6), record_id="two"), row(made_ecg(900), "all")]
+    ours = write_corpus(tmp_path / "a", rows)
+    theirs = write_corpus(tmp_path / "b", [row(**with_leads(made_ecg(7), 0), record_id="only one")])
+    report = check_leak(ours, theirs)
+    assert (report.shared, report.clean) == ((), False)
+    (said,) = report.not_compared
+    assert (
+        "1 pretraining rows, whose fingerprints are of lead II, with 1 evaluation rows, whose are of lead I"
+        in said
+    )
+
+
+def test_rows_inside_longer_segments_are_never_called_clean(pretraining: Corpus, tmp_path: Path) -> None:
+    """Of three segments of 10 s one begins where a segment of 20 s does, apart from the first."""
+    long = [row(made_ecg(700), "r", segment=n) for n in range(3)]
+    short = write_corpus(tmp_path / "short", [*long, row(made_ecg(701), "s")])
+    other = write_corpus(tmp_path / "long", [row(made_ecg(800, duration_s=20), "t")], duration_s=20.0)
+    report = check_leak(short, other)
+    assert "waveforms of 1 pretraining and 0 evaluation rows, which begin inside" in report.verdict
+    assert not report.clean
+    assert check_leak(short, other, np.arange(4) != 1).clean
+
+
+def test_near_fingerprints_without_signals_are_neither_shared_nor_clean(
+    pretraining: Corpus, tmp_path: Path
+) -> None:
+    """With 8 and with 24 bits changed, in a model's list of what it has seen."""
+    prints = pretraining.fingerprints[[3, 4]].copy()
+    prints[0, :8] ^= 1
+    prints[1, :24] ^= 1
+    seen = Seen("c0ffee", pretraining.manifest.patient_key_fingerprint, (), prints)
+    report = check_seen(seen, pretraining, np.ones(40, dtype=np.bool_))
+    assert listed(report) == {("waveform", (), ("made/a3#0",))}
+    assert (report.candidates, report.not_confirmed, report.not_compared) == (2, 1, ())
+    report = check_seen(seen, pretraining, np.arange(40) != 3)
+    assert (report.shared, report.clean) == ((), False)
+    assert "NOT CONFIRMED: 1 evaluation rows have nearly the fingerprint" in report.verdict
+    assert check_seen(seen, pretraining, np.arange(40) > 4).clean
+    keys = pretraining.columns("patient_key")["patient_key"].to_pylist()
+    known = Seen("c0ffee", "another key", {keys[10]}, prints)
+    report = check_seen(known, pretraining, np.arange(40) > 9)
+    assert listed(report) == {("patient", (), ("made/a10#0", "made/a11#0"))}
+    assert str(report.shared[0]) == "patient: seen in pretraining = made/a10#0, made/a11#0"
+    assert "different patient keys" in report.verdict
+
+
+def test_without_signals_rows_of_another_lead_are_counted(pretraining: Corpus, tmp_path: Path) -> None:
+    other = write_corpus(
+        tmp_path / "o", [row(**with_leads(made_ecg(9), 0), record_id="c"), row(made_ecg(8), "d")]
+    )
+    seen = Seen("c0ffee", other.manifest.patient_key_fingerprint, (), pretraining.fingerprints[20:])
+    report = check_seen(seen, other, np.ones(2, dtype=np.bool_))
+    assert report.not_compared == (
+        "waveforms of 1 evaluation rows, in which lead II is missing or flat, with the pretraining rows that have it",
+    )
