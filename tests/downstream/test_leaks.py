@@ -38,11 +38,13 @@ def labelled(folder: Path, **changed: dict[str, Any]) -> Corpus:
     return write_corpus(folder, rows)
 
 
-def model(folder: Path, corpus: Corpus, seen: np.ndarray, keys: str | None = None) -> str:
+def model(
+    folder: Path, corpus: Corpus, seen: np.ndarray, keys: str | None = None, corpus_id: str = "c0ffee"
+) -> str:
     """A model folder that says that it was trained on chosen rows of a corpus."""
     weights = VitEncoder(EncoderConfig(size="tiny")).state_dict()
     provenance = Provenance(
-        corpus_id="c0ffee",
+        corpus_id=corpus_id,
         patient_key_fingerprint=keys or corpus.manifest.patient_key_fingerprint,
         sources={},
         exclude_splits=(),
