@@ -26,7 +26,7 @@ import pyarrow as pa
 from ecgdist.corpus import Corpus, Manifest, ShardFacts, SourceFacts
 from ecgdist.corpus.candidates import near_pairs
 from ecgdist.corpus.codec import CODEC, encode
-from ecgdist.corpus.leaks import check_leak
+from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
     FORMAT_VERSION,
@@ -54,6 +54,7 @@ STORED = ROWS_PER_GROUP
 SHARED_PATIENTS, SHARED_WAVEFORMS = 1_000, 100
 PACK = PackStep(rate_hz=100.0)
 CODES = pa.array([f"scp:C{number}" for number in range(71)])
+LEFT_OUT = ("fold9", "fold10")
 FOLDS = pa.array([f"fold{number}" for number in range(1, 11)])
 
 Bytes = npt.NDArray[np.uint8]
@@ -193,8 +194,14 @@ def _split(ours: Corpus, theirs: Corpus) -> str:
 
 
 def _select(ours: Corpus, theirs: Corpus) -> str:
-    selection, keep = select_rows(ours, ("fold9", "fold10"))
+    selection, keep = select_rows(ours, LEFT_OUT)
     return f"{keep.sum():,} rows to train on, {selection.linked:,} linked to those left out"
+
+
+def _checked(ours: Corpus, theirs: Corpus) -> str:
+    """What `pretrain` does before it starts: its rows against those that it leaves to evaluation."""
+    _, keep = select_rows(ours, LEFT_OUT)
+    return check_leak(ours, ours, keep, rows_in_splits(ours, LEFT_OUT)).verdict
 
 
 def _counts(ours: Corpus, theirs: Corpus) -> str:
@@ -210,6 +217,7 @@ OPERATIONS: dict[str, Callable[[Corpus, Corpus], str]] = {
     "open, one column": _open,
     "seeded split with duplicates and digest": _split,
     "rows for pretraining": _select,
+    "rows for pretraining, checked": _checked,
     "counts": _counts,
     "leak check": _leaks,
 }

@@ -20,6 +20,7 @@ def test_the_operations_give_the_planted_answers(tmp_path: Path) -> None:
     said = {name: measure(name, tmp_path)[0] for name in OPERATIONS}
     assert said["leak check"] == expected(30_000)
     assert said["counts"].endswith("71 labels")
+    assert said["rows for pretraining, checked"].endswith("evaluation rows share 0 patients and 0 waveforms")
     assert all(said.values())
 
 
