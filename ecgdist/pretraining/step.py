@@ -22,9 +22,13 @@ from ecgdist.objectives.reconstruction import count_tokens
 from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.votes import Votes
 from ecgdist.streaming.batches import RankBatch
 from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
 from ecgdist.streaming.order import Order
+
+NO_VOTES = Votes()
+"""Go on."""
 
 
 class Engine(Protocol):
@@ -53,11 +57,13 @@ class StepResult:
         loss: of the global batch.
         parts: ``reconstruction`` and ``contrastive``, before weighting.
         gradient_norm: before clipping.
+        votes: what is agreed to happen after the step.
     """
 
     loss: float
     parts: dict[str, float]
     gradient_norm: float
+    votes: Votes
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,8 @@ class TrainingStep:
         self._rank_rows = [len(order.positions_of(r, group.world_size)) for r in range(group.world_size)]
         self.num_micro_batches = micro_batches(order, group.world_size, micro_batch)
 
-    def __call__(self, batch: RankBatch, learning_rate: float) -> StepResult:
-        """Train on one global batch.
+    def __call__(self, batch: RankBatch, learning_rate: float, votes: Votes = NO_VOTES) -> StepResult:
+        """Train on one global batch, and count the `votes` of all ranks on the way.
 
         Raises:
             TrainingError: on all ranks together; before the weights change, if a loss is not finite anywhere,
@@ -119,7 +125,7 @@ class TrainingStep:
             totals += sums
             if not torch.isfinite(sums).all():
                 suspects.extend(batch.row_ids[i] for i in chunk)
-        totals = self._agree(totals, suspects, batch.step)
+        totals, agreed = self._agree(totals, suspects, batch.step, votes)
         gradient_norm = self.engine.update(learning_rate)
         if not math.isfinite(gradient_norm):
             raise TrainingError(
@@ -133,7 +139,7 @@ class TrainingStep:
                 batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end
             )
             self.engine.update_teacher(self.teacher, momentum)
-        return self._result(totals, tokens, gradient_norm)
+        return self._result(totals, tokens, gradient_norm, agreed)
 
     def _views(self, batch: RankBatch) -> _Views:
         """Filter and cut both views; every draw depends on the position in the global batch alone."""
@@ -216,10 +222,10 @@ class TrainingStep:
         )
         return loss * self._group.world_size, sums
 
-    def _agree(self, totals: Tensor, suspects: list[str], step: int) -> Tensor:
-        """Sums over all ranks; all ranks stop together if any of them is not finite."""
+    def _agree(self, totals: Tensor, suspects: list[str], step: int, votes: Votes) -> tuple[Tensor, Votes]:
+        """Sums and votes of all ranks; all ranks stop together if any of the sums is not finite."""
         bad = torch.tensor([float(bool(suspects))], dtype=torch.float64)
-        totals = self._group.sum(torch.cat([totals, bad]).to(self._device)).cpu()
+        totals = self._group.sum(torch.cat([totals, bad, votes.counts()]).to(self._device)).cpu()
         if totals[2]:
             found = [(r, rows) for r, rows in enumerate(self._group.gather_objects(suspects)) if rows]
             where = "; ".join(
@@ -231,12 +237,13 @@ class TrainingStep:
                 "on from the last checkpoint, or begin anew in another --out with a lower "
                 "optimizer.learning_rate"
             )
-        return totals[:2]
+        return totals[:2], Votes.agreed(totals[3:])
 
-    def _result(self, totals: Tensor, tokens: Tensor, gradient_norm: float) -> StepResult:
+    def _result(self, totals: Tensor, tokens: Tensor, gradient_norm: float, votes: Votes) -> StepResult:
         sums = {"reconstruction_sum": totals[0], "contrastive_sum": totals[1]}
         loss, parts = combine(sums, tokens.cpu(), self._order.global_batch, self.objective)
-        return StepResult(float(loss), {name: float(value) for name, value in parts.items()}, gradient_norm)
+        values = {name: float(value) for name, value in parts.items()}
+        return StepResult(float(loss), values, gradient_norm, votes)
 
 
 def micro_batches(order: Order, world_size: int, micro_batch: int) -> int:

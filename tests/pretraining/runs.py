@@ -20,7 +20,8 @@ from ecgdist.preprocessing import DeviceStep, PackStep, Preprocessing
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine, parameter_groups
 from ecgdist.pretraining.group import Group
-from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
+from ecgdist.pretraining.step import NO_VOTES, StepResult, TrainingStep, micro_batches
+from ecgdist.pretraining.votes import Votes
 from ecgdist.streaming.batches import RankBatch
 from ecgdist.streaming.order import Order
 
@@ -120,9 +121,9 @@ class SmallRun:
         """Train steps ``start ... end - 1``."""
         return [self.step(rank_batch(step, self.group)) for step in range(start, end)]
 
-    def step(self, batch: RankBatch) -> StepResult:
+    def step(self, batch: RankBatch, votes: Votes = NO_VOTES) -> StepResult:
         """Train on one batch."""
-        return self._step(batch, self.setting.learning_rate)
+        return self._step(batch, self.setting.learning_rate, votes)
 
     def weights(self) -> Arrays:
         """The student's, whole."""
