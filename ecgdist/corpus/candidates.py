@@ -63,7 +63,18 @@ class Pairs:
         return Pairs(self.first[keep], self.second[keep])
 
 
-def near_pairs(prints: Bytes, limit: int = CANDIDATE_BITS) -> Pairs:
+@dataclass(frozen=True)
+class PairsWithin(Pairs):
+    """Pairs of rows of one table.
+
+    Attributes:
+        crowd: rows that agree in a band with so many others that not each pair was compared.
+    """
+
+    crowd: Ints
+
+
+def near_pairs(prints: Bytes, limit: int = CANDIDATE_BITS) -> PairsWithin:
     """Pairs within one table that link all rows whose fingerprints are near to each other.
 
     Not every pair of a large group is given, but enough of them to connect it.
@@ -75,9 +86,13 @@ def near_pairs(prints: Bytes, limit: int = CANDIDATE_BITS) -> Pairs:
     rows = np.flatnonzero(prints.any(axis=1))
     compared, stands_for = _distinct(prints[rows])
     copies = np.flatnonzero(stands_for != np.arange(len(rows)))
-    near = _near(prints, rows[compared], None, limit, np.zeros(len(prints), dtype=np.bool_))
-    return Pairs(
-        np.concatenate([rows[stands_for[copies]], near.first]), np.concatenate([rows[copies], near.second])
+    crowded = np.zeros(len(prints), dtype=np.bool_)
+    near = _near(prints, rows[compared], None, limit, crowded)
+    crowded[rows[copies]] = crowded[rows[stands_for[copies]]] = True
+    return PairsWithin(
+        np.concatenate([rows[stands_for[copies]], near.first]),
+        np.concatenate([rows[copies], near.second]),
+        np.flatnonzero(crowded),
     )
 
 

@@ -53,13 +53,6 @@ def correlations(corpus: Corpus, other: Corpus, pairs: Pairs) -> Floats:
     return found
 
 
-def same_waveform(corpus: Corpus, other: Corpus, pairs: Pairs) -> tuple[Pairs, Floats]:
-    """The pairs whose correlation is at least `SAME_CORRELATION`, and that correlation."""
-    found = correlations(corpus, other, pairs)
-    same = found >= SAME_CORRELATION
-    return pairs.where(same), found[same]
-
-
 def _steps(corpus: Corpus, rows: Ints) -> Ints:
     """``(rows,)`` valid length of rows, in whole `_STEP_S`."""
     valid = corpus.columns("valid_samples")["valid_samples"].to_numpy()[rows]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ecgdist.corpus.candidates import Pairs, every_near_pair, near_pairs_between
+from ecgdist.corpus.candidates import Pairs, every_near_pair, near_pairs, near_pairs_between
 from ecgdist.corpus.confirm import SAME_CORRELATION, Floats, correlations
 from ecgdist.corpus.corpus import Corpus
 from ecgdist.record import NUM_LEADS, STANDARD_LEADS
@@ -87,25 +87,43 @@ class OtherLeads:
 
 def find_copies(first: Prints, second: Prints, confirm: Confirm) -> Copies:
     """The rows of two corpora that hold one waveform, by fingerprints of one lead."""
+    near = near_pairs_between(first.prints, second.prints)
+    return _settled(first, near.crowd, second, near.other_crowd, near, confirm)
 
-    def confirmed(near: Pairs) -> tuple[Pairs, Floats]:
-        named = Pairs(first.rows[near.first], second.rows[near.second])
+
+def find_copies_within(rows: Prints, confirm: Confirm) -> Copies:
+    """The rows of one corpus that hold one waveform."""
+    near = near_pairs(rows.prints)
+    return _settled(rows, near.crowd, rows, near.crowd, near, confirm)
+
+
+def _settled(
+    first: Prints, crowd: Ints, second: Prints, other_crowd: Ints, near: Pairs, confirm: Confirm
+) -> Copies:
+    """The copies among candidates. A row of a crowd has met only some of the other side; unless it has found its
+    copy, it meets them all."""
+    within = first is second
+
+    def confirmed(pairs: Pairs) -> tuple[Pairs, Floats]:
+        named = Pairs(first.rows[pairs.first], second.rows[pairs.second])
         likeness = confirm(named)
         same = likeness >= SAME_CORRELATION
         return named.where(same), likeness[same]
 
-    near = near_pairs_between(first.prints, second.prints)
     parts = [confirmed(near)]
     candidates = [near.second]
-    # In a crowd a row has met some of the others only. Unless it has found its copy, it meets them all.
-    left = near.other_crowd[~np.isin(second.rows[near.other_crowd], parts[0][0].second)]
+    matched = np.concatenate([parts[0][0].second, *([parts[0][0].first] if within else [])])
+    left = other_crowd[~np.isin(second.rows[other_crowd], matched)]
     compared = num_near = 0
     while len(left) and compared < _MOST_COMPARED and num_near < _MOST_NEAR:
         now, left = left[:_ROWS_AT_ONCE], left[_ROWS_AT_ONCE:]
-        met = every_near_pair(first.prints[near.crowd], second.prints[now])
-        parts.append(confirmed(Pairs(near.crowd[met.first], now[met.second])))
-        candidates.append(now[met.second])
-        compared, num_near = compared + len(near.crowd) * len(now), num_near + len(met)
+        met = every_near_pair(first.prints[crowd], second.prints[now])
+        met = Pairs(crowd[met.first], now[met.second])
+        if within:
+            met = met.where(met.first != met.second)
+        parts.append(confirmed(met))
+        candidates.append(met.second)
+        compared, num_near = compared + len(crowd) * len(now), num_near + len(met)
     return Copies(
         Pairs.joined([pairs for pairs, _ in parts]),
         np.concatenate([likeness for _, likeness in parts]),

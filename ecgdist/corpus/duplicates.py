@@ -9,8 +9,9 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ecgdist.corpus.candidates import Pairs, near_pairs
-from ecgdist.corpus.confirm import Floats, same_waveform
+from ecgdist.corpus.candidates import Pairs
+from ecgdist.corpus.confirm import Floats, correlations
+from ecgdist.corpus.copies import Prints, find_copies_within
 from ecgdist.corpus.corpus import Corpus
 
 Ints = npt.NDArray[np.int64]
@@ -25,12 +26,14 @@ class Duplicates:
         correlation: ``(pairs,)``.
         group: ``(rows of the corpus,)`` number of the group that each row belongs to; most are alone in theirs.
         candidates: pairs whose fingerprints were near, confirmed or not.
+        open: rows that were compared with some only of the many that are partly like them, and are alone so far.
     """
 
     pairs: Pairs
     correlation: Floats
     group: Ints
     candidates: int
+    open: int = 0
 
     @property
     def groups(self) -> list[Ints]:
@@ -54,10 +57,13 @@ def find_duplicates(corpus: Corpus, rows: npt.NDArray[np.bool_] | None = None) -
         DataError, StorageError: if the corpus cannot be read.
     """
     chosen = np.arange(corpus.manifest.rows) if rows is None else np.flatnonzero(rows)
-    near = near_pairs(corpus.fingerprints[chosen])
-    candidates = Pairs(chosen[near.first], chosen[near.second])
-    pairs, correlation = same_waveform(corpus, corpus, candidates)
-    return Duplicates(pairs, correlation, linked(corpus.manifest.rows, pairs), len(candidates))
+
+    def confirm(pairs: Pairs) -> Floats:
+        return correlations(corpus, corpus, pairs)
+
+    found = find_copies_within(Prints(chosen, corpus.fingerprints[chosen]), confirm)
+    group = linked(corpus.manifest.rows, found.pairs)
+    return Duplicates(found.pairs, found.likeness, group, len(found.candidates), len(found.open))
 
 
 def linked(num_rows: int, *links: Pairs) -> Ints:

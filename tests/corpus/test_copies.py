@@ -8,7 +8,7 @@ import pytest
 from ecgdist.corpus import copies
 from ecgdist.corpus.candidates import Pairs, every_near_pair, near_pairs_between
 from ecgdist.corpus.confirm import Floats
-from ecgdist.corpus.copies import Copies, Prints, find_copies
+from ecgdist.corpus.copies import Copies, Prints, find_copies, find_copies_within
 from ecgdist.signals.fingerprint import CANDIDATE_BITS, differing_bits
 from tests.corpus.test_candidates import all_pairs, as_set, changed, drawn
 
@@ -54,6 +54,19 @@ def test_what_is_too_much_to_compare_is_counted(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(copies, "_MOST_COMPARED", 0)
     found = search(*crowd(0))
     assert (len(found.pairs), found.open.tolist()) == (0, list(range(5000, 5051)))
+
+
+def test_a_copy_in_a_crowd_of_its_own_corpus_is_found() -> None:
+    prints, others = crowd(0)
+    both = Prints(np.arange(CROWD + 51) + 1000, np.concatenate([prints, others]))
+
+    def confirm(pairs: Pairs) -> Floats:
+        bits = differing_bits(both.prints[pairs.first - 1000], both.prints[pairs.second - 1000])
+        return (bits < 20).astype(np.float32)
+
+    found = find_copies_within(both, confirm)
+    assert {tuple(sorted(pair)) for pair in as_set(found.pairs)} == {(1200, 1000 + CROWD + 50)}
+    assert len(found.open) == 0
 
 
 def test_many_copies_are_found_once_each() -> None:
