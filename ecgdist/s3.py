@@ -66,6 +66,9 @@ _MARK = "ecgdist-upload"
 _PASSING = {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnavailable", "SlowDown"}
 """Error codes that may come with a status below 500 and yet mean "later"."""
 
+_NOT_AS_EXPECTED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
+"""Error codes of a put whose condition does not hold, or that another one overtook."""
+
 Result = TypeVar("Result")
 
 
@@ -119,6 +122,42 @@ class Place:
             _answer("put_object", **self._named, Body=content)
         else:
             self._write_parts(io.BytesIO(content), len(content))
+
+    def exchange(self, expected: bytes | None, content: bytes) -> bool:
+        """Write a small object if its content is `expected`, or if there is none and `expected` is None.
+
+        Contents must differ from each other: what is here after a refusal tells whether an earlier request, whose
+        answer was lost, has done it.
+
+        Returns:
+            Whether `content` is here now, by this call.
+        """
+        found, etag = self._small_object()
+        if found == expected:
+            condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+            try:
+                _answer("put_object", **self._named, Body=content, **condition)
+                return True
+            except ClientError as error:
+                if error.response["Error"].get("Code") not in _NOT_AS_EXPECTED and not is_missing(error):
+                    raise
+            found, _ = self._small_object()
+        return found == content
+
+    def _small_object(self) -> tuple[bytes | None, str | None]:
+        """Content and version of an object, or None and None if there is none."""
+
+        def ask() -> tuple[bytes, str]:
+            answer = client().get_object(**self._named)
+            return _body(answer, answer["ContentLength"]), answer["ETag"]
+
+        try:
+            return _retried(ask)
+        except ClientError as error:
+            if not is_missing(error):
+                raise
+            self._check_bucket()
+            return None, None
 
     def upload(self, local: Path) -> None:
         """Write a local file as an object, whole or not at all."""

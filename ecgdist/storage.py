@@ -9,6 +9,7 @@ from a configuration.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -166,6 +167,25 @@ class Location:
             with _replacing(Path(self.uri)) as part:
                 part.write_bytes(content)
 
+    def exchange(self, expected: bytes | None, content: bytes) -> bool:
+        """Write a small file if its content is `expected`, or if there is none and `expected` is None; atomically.
+
+        Contents must differ from each other, as those of a counter do.
+
+        Returns:
+            Whether `content` is here now, by this call.
+        """
+        with translated(self.uri):
+            if self.is_s3:
+                return self._place.exchange(expected, content)
+            target = Path(self.uri)
+            with _locked(target.with_name(f".{target.name}.lock")):
+                if (target.read_bytes() if target.exists() else None) != expected:
+                    return False
+                with _replacing(target) as part:
+                    part.write_bytes(content)
+                return True
+
     @contextmanager
     def writing(self) -> Iterator[Path]:
         """A local path to write to; its content is here, whole, once the block ends without an error."""
@@ -304,6 +324,15 @@ def _replacing(target: Path) -> Iterator[Path]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(lock: Path) -> Iterator[None]:
+    """Alone among all processes that ask for this lock, on other machines of a shared file system, too."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, and when a process is killed
+        yield
 
 
 @contextmanager

@@ -1,31 +1,25 @@
 """Checkpoints: folders in the run's storage, each with a `checkpoint.json` that is written last.
 
-``checkpoints/step-00000120-<attempt>/`` holds ``checkpoint.json`` (state, bytes and sha256 of every
-other file, and its own sha256), ``student.safetensors`` (whole fp32 weights, for publishing),
-``teacher.safetensors``, and ``engine/``, DeepSpeed's own files, which restore the optimizer. A folder
-without a fitting ``checkpoint.json`` is none.
+``checkpoints/step-00000120-<attempt>/`` holds ``checkpoint.json`` (state, value of the metric, bytes and sha256 of
+every other file, and its own sha256), ``student.safetensors`` (whole fp32 weights, for publishing),
+``teacher.safetensors``, ``engine/``, DeepSpeed's own files, which restore the optimizer, and ``notes/``, what each
+rank says that it uploaded. A folder without a fitting ``checkpoint.json`` is none. `writer` writes them.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import tempfile
-import uuid
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
 from ecgdist.config import Config, build
-from ecgdist.errors import ConfigError, DataError, StorageError
+from ecgdist.errors import ConfigError, DataError, MissingFileError
 from ecgdist.objectives.teacher import MomentumTeacher
-from ecgdist.pretraining.engine import DeepSpeedEngine
+from ecgdist.pretraining.config import KeepBest
+from ecgdist.pretraining.documents import Facts, document, file_facts, parse
 from ecgdist.pretraining.group import Group
 from ecgdist.storage import Location
 
@@ -66,6 +60,20 @@ class TrainState(Config):
             )
 
 
+class Score(Config):
+    """What a checkpoint is judged by."""
+
+    metric: str
+    mode: Literal["min", "max"]
+    value: float
+    """Mean over the steps since the checkpoint before."""
+
+    @property
+    def badness(self) -> float:
+        """Lower is better."""
+        return self.value if self.mode == "min" else -self.value
+
+
 @dataclass(frozen=True)
 class Restored:
     """A whole checkpoint, downloaded and checked."""
@@ -86,47 +94,19 @@ class CheckpointStore:
     def __init__(self, run: Location) -> None:
         self._root = run / "checkpoints"
 
-    def save(
-        self,
-        engine: DeepSpeedEngine,
-        teacher: MomentumTeacher | None,
-        state: TrainState,
-        group: Group,
-        keep_last: int,
-    ) -> str:
-        """Save a checkpoint; all ranks call this together. Returns its name."""
-        name = group.from_first(f"step-{state.step:08d}-{uuid.uuid4().hex[:8]}")
-        folder = self._root / name
-        with tempfile.TemporaryDirectory(prefix="ecgdist-checkpoint-") as temporary:
-            local = Path(temporary)
-            engine.save(local / "engine")
-            weights = engine.full_weights()
-            if group.rank == 0:
-                save_file(weights, local / STUDENT)
-                if teacher is not None:
-                    save_file(_named(teacher.state_dict()), local / TEACHER)
-            # Hashes are taken before the upload, so that they also cover what the network does to a file.
-            facts = {path: _facts(local / path) for path in _files(local)}
-            with ThreadPoolExecutor(4) as pool:
-                list(pool.map(lambda path: (folder / path).upload(local / path), facts))
-        everyone = group.gather_objects(facts)
-        if group.rank == 0:
-            files = {path: fact for part in everyone for path, fact in part.items()}
-            content: dict[str, Any] = {
-                "state": state.model_dump(mode="json"),
-                "files": dict(sorted(files.items())),
-            }
-            content["sha256"] = _digest(content)
-            (folder / CHECKPOINT).write_bytes(json.dumps(content, indent=1).encode())
-            self._prune(name, keep_last)
-        group.wait()
-        return str(name)
+    def folder(self, name: str) -> Location:
+        """Where a checkpoint is."""
+        return self._root / name
+
+    def names(self) -> list[str]:
+        """Checkpoints that have a `checkpoint.json`, oldest first."""
+        return sorted(name for name, files in self._listed().items() if CHECKPOINT in files)
 
     def restore(self, local: Path, group: Group) -> tuple[Restored | None, list[str]]:
         """Download the newest whole checkpoint into `local`, on every rank. Rank 0 decides which one that is.
 
         Returns:
-            The checkpoint, or None if there is none, and a sentence for every damaged one passed over.
+            The checkpoint, or None if there is none, and a sentence for every damaged or unfinished one passed over.
 
         Raises:
             DataError: if there are checkpoints, and all of them are damaged.
@@ -141,15 +121,6 @@ class CheckpointStore:
             restored = self.fetch(name, local)
         return restored, warnings
 
-    def names(self) -> list[str]:
-        """Checkpoints that have a `checkpoint.json`, oldest first."""
-        found = {
-            path.split("/")[0]
-            for path in self._root.list_files()
-            if path.count("/") == 1 and path.endswith(CHECKPOINT)
-        }
-        return sorted(found)
-
     def fetch(self, name: str, local: Path, only: tuple[str, ...] | None = None) -> Restored:
         """Download a checkpoint, or some of its files, and check every byte.
 
@@ -157,49 +128,110 @@ class CheckpointStore:
             DataError: naming the file that is missing or differs.
         """
         folder = self._root / name
-        content = _read_json(folder / CHECKPOINT)
-        if content.pop("sha256", None) != _digest(content):
-            raise DataError(f"checkpoint {name}: {CHECKPOINT} is damaged (it differs from its own sha256)")
         try:
+            content = parse(folder / CHECKPOINT)
             state, files = build(TrainState, content["state"]), dict(content["files"])
-        except (KeyError, TypeError, ConfigError) as error:
+        except (DataError, KeyError, TypeError, ConfigError) as error:
             raise DataError(f"checkpoint {name}: {CHECKPOINT} is damaged ({error})") from error
         for path, facts in files.items():
             if only is not None and path not in only:
                 continue
+            if path.startswith("/") or ".." in path.split("/"):
+                raise DataError(
+                    f"checkpoint {name}: {CHECKPOINT} names {path!r}, which is outside of its folder"
+                )
             target = local / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
             try:
                 (folder / path).download(target)
-            except StorageError as error:
-                if (folder / path).is_file():  # storage that fails says nothing about the checkpoint
-                    raise
+            except (
+                MissingFileError
+            ) as error:  # any other failure of storage says nothing about the checkpoint
                 raise DataError(f"checkpoint {name}: file {path} is missing ({error})") from error
-            if _facts(target) != facts:
+            if file_facts(target) != facts:
                 raise DataError(f"checkpoint {name}: file {path} differs from its sha256 in {CHECKPOINT}")
         return Restored(name, state, local / name)
 
+    def best(self, measure: KeepBest | None = None) -> str | None:
+        """The checkpoint with the best value; None if none has one.
+
+        Args:
+            measure: None takes what the newest one was measured by.
+        """
+        return self._best(self.names(), measure)
+
+    def commit(self, name: str, state: TrainState, score: Score | None, files: Mapping[str, Facts]) -> None:
+        """Write the `checkpoint.json` of a folder whose files are all there: from now on it is whole."""
+        content = {
+            "state": state.model_dump(mode="json"),
+            "score": None if score is None else score.model_dump(mode="json"),
+            "files": dict(sorted(files.items())),
+        }
+        (self._root / name / CHECKPOINT).write_bytes(document(content))
+
+    def prune(self, newest: str, keep_last: int, measure: KeepBest | None) -> None:
+        """Keep `newest`, whole ones of earlier steps and the best; later ones were damaged, others interrupted."""
+        listed = self._listed()
+        whole = sorted(name for name, files in listed.items() if CHECKPOINT in files)
+        earlier = [name for name in whole if _step_part(name) < _step_part(newest)]
+        keep = {newest, *earlier[max(0, len(earlier) - keep_last + 1) :]}
+        if measure is not None:
+            keep |= {self._best([*earlier, newest], measure) or newest}
+        for name in sorted(listed.keys() - keep):
+            # First the list of files: a kill in between then leaves nothing that looks whole.
+            (self._root / name / CHECKPOINT).delete()
+            (self._root / name).delete()
+
+    def collect_unfinished(self) -> None:
+        """Remove what interrupted uploads left; only for who alone writes to the run."""
+        for name, files in self._listed().items():
+            if CHECKPOINT not in files:
+                (self._root / name).delete()
+
     def _newest(self, local: Path) -> tuple[Restored | None, list[str]]:
         warnings: list[str] = []
-        for name in reversed(self.names()):
+        damaged = False
+        for name, files in sorted(self._listed().items(), reverse=True):
+            if CHECKPOINT not in files:
+                warnings.append(
+                    f"checkpoint {name} has no {CHECKPOINT}: its upload was interrupted; it is passed over"
+                )
+                continue
             try:
                 return self.fetch(name, local), warnings
             except DataError as error:
+                damaged = True
                 warnings.append(f"{error}; the checkpoint before it is taken")
-        if warnings:
+        if damaged:
             raise DataError(
                 f"no checkpoint of this run is whole: {'; '.join(warnings)}. Start again with another --out"
             )
         return None, warnings
 
-    def _prune(self, newest: str, keep_last: int) -> None:
-        """Keep `newest` and whole ones of earlier steps; later ones were damaged, others interrupted."""
-        earlier = [name for name in self.names() if _step_part(name) < _step_part(newest)]
-        keep = {newest, *earlier[max(0, len(earlier) - keep_last + 1) :]}
-        for name in sorted({path.split("/")[0] for path in self._root.list_files()} - keep):
-            # First the list of files: a kill in between then leaves nothing that looks whole.
-            (self._root / name / CHECKPOINT).delete()
-            (self._root / name).delete()
+    def _best(self, names: list[str], measure: KeepBest | None) -> str | None:
+        scores = {name: score for name in names if (score := self._score(name)) is not None}
+        if not scores:
+            return None
+        newest = scores[max(scores)]
+        by = (newest.metric, newest.mode) if measure is None else (measure.metric, measure.mode)
+        fitting = [name for name, score in scores.items() if (score.metric, score.mode) == by]
+        return min(fitting, key=lambda name: scores[name].badness, default=None)
+
+    def _score(self, name: str) -> Score | None:
+        try:
+            content = parse(self._root / name / CHECKPOINT).get("score")
+            return None if content is None else build(Score, content)
+        except (DataError, ConfigError, TypeError, MissingFileError):
+            return None  # a damaged checkpoint is not the best one
+
+    def _listed(self) -> dict[str, set[str]]:
+        """Files of every checkpoint by its name, finished or not."""
+        found: dict[str, set[str]] = {}
+        for path in self._root.list_files():
+            name, slash, file = path.partition("/")
+            if slash:
+                found.setdefault(name, set()).add(file)
+        return found
 
 
 def load_teacher(teacher: MomentumTeacher, restored: Restored) -> None:
@@ -209,34 +241,7 @@ def load_teacher(teacher: MomentumTeacher, restored: Restored) -> None:
 
 def _step_part(name: str) -> str:
     """``step-00000120`` of ``step-00000120-<attempt>``."""
-    return name.rsplit("-", 1)[0]
-
-
-def _named(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-
-
-def _files(folder: Path) -> list[str]:
-    return sorted(os.fspath(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def _facts(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _read_json(where: Location) -> dict[str, Any]:
-    try:
-        content = json.loads(where.read_bytes())
-    except ValueError as error:
-        raise DataError(f"{where} is damaged ({error})") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{where} is damaged (not a JSON object)")
-    return content
+    return name[: len("step-") + 8]
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -96,13 +96,30 @@ class WorkersConfig(Config):
     """How many times lost workers are started again."""
 
 
-class CheckpointConfig(Config):
-    """When training state is saved."""
+class KeepBest(Config):
+    """Which checkpoint is the best one: by a value of training, averaged over the steps since the one before."""
 
-    every_steps: int = Field(default=200, ge=1)
-    """Steps between checkpoints; one is always written at the end."""
+    metric: Literal["loss", "reconstruction", "contrastive"] = "loss"
+    """A value of the metrics."""
+    mode: Literal["min", "max"] = "min"
+    """Whether the lowest or the highest value is the best."""
+
+
+class CheckpointConfig(Config):
+    """When training state is saved. One checkpoint is always written at the end."""
+
+    every_minutes: float | None = Field(default=15.0, gt=0)
+    """Minutes from one checkpoint to the next, so that a failure costs no more than that; None looks at steps alone."""
+    every_steps: int | None = Field(default=None, ge=1)
+    """A checkpoint at every multiple of so many steps, too; None looks at minutes alone."""
     keep_last: int = Field(default=2, ge=1)
     """Whole checkpoints kept; older ones are removed."""
+    keep_best: KeepBest | None = None
+    """Keep the best checkpoint beside the last ones; `ecgdist export RUN --checkpoint best` publishes it."""
+
+    def due_at(self, step: int) -> bool:
+        """Whether `every_steps` wants a checkpoint after so many steps."""
+        return self.every_steps is not None and step % self.every_steps == 0
 
 
 class PretrainConfig(Config):
@@ -140,6 +157,15 @@ class PretrainConfig(Config):
             raise ValueError(
                 f"workers.count = {self.workers.count} is more than data.lanes = {self.data.lanes}: "
                 "every worker needs a lane"
+            )
+        best, weights = self.checkpoint.keep_best, self.objective
+        absent = {
+            "reconstruction": weights.generative.weight == 0,
+            "contrastive": weights.contrastive.weight == 0,
+        }
+        if best is not None and absent.get(best.metric, False):
+            raise ValueError(
+                f"checkpoint.keep_best.metric = {best.metric}, but the objective has no such part; use loss"
             )
         return self
 

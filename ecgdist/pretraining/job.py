@@ -6,8 +6,8 @@ import json
 import logging
 import math
 import platform
-import uuid
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +21,7 @@ from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.errors import ConfigError, DataError
+from ecgdist.lease import LEASE_FILES, Lease
 from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
@@ -61,10 +62,25 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     run = Location.of(config.out)
     config = _with_whole_paths(config)
     plan = RunPlan.of(config)
-    claim_run(run, plan)
-    if (run / MODEL / "config.json").exists():
-        console.print(f"{run} is finished: its model is in {run / MODEL}", soft_wrap=True, highlight=False)
-        return PretrainResult(run, run / MODEL)
+    check_folder(run, plan)
+    if not _is_finished(run, console):
+        with Lease.take(run, partial(console.print, soft_wrap=True, highlight=False, markup=False)) as lease:
+            claim_run(run, plan)
+            if not _is_finished(run, console):  # by the process that held the lease until now
+                _train(run, plan, console, lease)
+    return PretrainResult(run, run / MODEL)
+
+
+def _is_finished(run: Location, console: Console) -> bool:
+    if not (run / MODEL / "config.json").exists():
+        return False
+    console.print(f"{run} is finished: its model is in {run / MODEL}", soft_wrap=True, highlight=False)
+    return True
+
+
+def _train(run: Location, plan: RunPlan, console: Console, lease: Lease) -> None:
+    """Train and publish, while this process holds the run's lease."""
+    config = plan.config
     for warning in refuse_shared(plan):
         console.print(f"WARNING: {warning}", soft_wrap=True, highlight=False)
     _announce(plan, console)
@@ -74,15 +90,15 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
         mailbox = Mailbox()
         try:
             with ProgressView(console, mailbox, plan.total_steps).showing() as view:
-                _fit(_trainer(config, mailbox, use_gpu))
+                _fit(_trainer(config, mailbox, use_gpu, lease))
         finally:
             mailbox.close()
     if view.error is not None:
         raise view.error
+    lease.check()
     (run / MODEL).delete()  # what an interrupted export left is no model, and in the way of one
     model = export_model(run, run / MODEL)
     console.print(f"model written to {model}", soft_wrap=True, highlight=False)
-    return PretrainResult(run, model)
 
 
 def refuse_shared(plan: RunPlan) -> list[str]:
@@ -163,19 +179,29 @@ def _fit(trainer: TorchTrainer) -> None:
         raise found from error
 
 
-def claim_run(run: Location, plan: RunPlan) -> None:
-    """Make `run` this run's folder; one that holds anything else is refused.
+def check_folder(run: Location, plan: RunPlan) -> bool:
+    """Whether `run` is this run's folder already; one that holds anything else is refused.
 
     Raises:
         ConfigError: if the folder is not empty and not a run, or a run that began with other settings.
     """
-    note = run / RUN
-    if note.exists():
+    if (run / RUN).exists():
         # Also where there is no checkpoint yet: the model is published with what run.json says.
         _state_at_start(run).refuse_other_run(plan.state(0, plan.config.workers.count))
-        return
-    if run.is_file() or run.list_files():
+        return True
+    if run.is_file() or set(run.list_files()) - LEASE_FILES:
         raise ConfigError(f"{run} exists and is not a run; choose another --out, or remove it first")
+    return False
+
+
+def claim_run(run: Location, plan: RunPlan) -> None:
+    """Make `run` this run's folder; whoever calls this holds its lease.
+
+    Raises:
+        ConfigError: as `check_folder`.
+    """
+    if check_folder(run, plan):
+        return
     content: dict[str, Any] = {
         "config": plan.config.model_dump(mode="json"),
         "corpus_id": plan.corpus.corpus_id,
@@ -184,7 +210,7 @@ def claim_run(run: Location, plan: RunPlan) -> None:
         "total_steps": plan.total_steps,
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     }
-    note.write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+    (run / RUN).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
     # For `ecgdist pretrain`, to run the same again elsewhere.
     (run / CONFIG).write_bytes(yaml.safe_dump(content["config"], sort_keys=False).encode())
 
@@ -244,20 +270,25 @@ def _check_cluster(config: PretrainConfig) -> None:
         )
 
 
-def _trainer(config: PretrainConfig, mailbox: Mailbox, use_gpu: bool) -> TorchTrainer:
+def _trainer(config: PretrainConfig, mailbox: Mailbox, use_gpu: bool, lease: Lease) -> TorchTrainer:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     filesystem, path = (Location.of(config.out) / "ray").arrow()
     workers = config.workers
     return TorchTrainer(
         train_worker,
-        train_loop_config={"config": config.model_dump(mode="json"), "mailbox": mailbox},
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "mailbox": mailbox,
+            "attempt": lease.attempt,
+            "lease_token": lease.token,
+        },
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=_resources(config, use_gpu)
         ),
         run_config=ray.train.RunConfig(
             # Ray's own notes of a run are not what resuming reads, so every start has its own.
-            name=f"attempt-{uuid.uuid4().hex[:8]}",
+            name=f"attempt-{lease.attempt}",
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -24,7 +23,11 @@ from ecgdist.pretraining.metrics import MetricsLog
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.recorder import Recorder
 from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
+from ecgdist.pretraining.score import ScoreMean
 from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
+from ecgdist.pretraining.votes import Votes
+from ecgdist.pretraining.writer import CheckpointWriter
+from ecgdist.scratch import scratch_folder
 from ecgdist.storage import Location
 from ecgdist.streaming.batches import RankBatch, rank_batches, read_ahead
 from ecgdist.streaming.execution import pool_tables
@@ -35,14 +38,18 @@ def train_worker(job: dict[str, Any]) -> None:
     """The function that Ray Train runs in every worker.
 
     Args:
-        job: ``config``, the configuration as plain values, and ``mailbox``, the way to the driver's console.
+        job: ``config``, the configuration as plain values; ``mailbox``, the way to the driver's console;
+            ``attempt`` and ``lease_token`` of the driver's lease.
     """
     group = Group()
     mailbox: Mailbox = job["mailbox"]
     try:
-        with tempfile.TemporaryDirectory(prefix="ecgdist-resume-") as scratch:
-            worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, Path(scratch))
-        worker.run()
+        with scratch_folder("resume") as scratch:
+            worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, scratch)
+        config = worker.plan.config
+        run = Location.of(config.out)
+        with CheckpointWriter(run, group, config.checkpoint, job["attempt"], job["lease_token"]) as writer:
+            worker.run(writer)
     except (ConfigError, TrainingError) as error:
         # All ranks meet these together, and would meet them again: tell the driver, do not start anew.
         if group.rank == 0:
@@ -56,8 +63,7 @@ class Worker:
         """Build student, teacher and engine, and restore the newest checkpoint; all ranks together."""
         self.plan = RunPlan.of(config)
         self.group, self._mailbox = group, mailbox
-        self._store = CheckpointStore(Location.of(config.out))
-        restored, warnings = self._store.restore(scratch, group)
+        restored, warnings = CheckpointStore(Location.of(config.out)).restore(scratch, group)
         for warning in warnings:
             self._say(f"WARNING: {warning}")
         self._expected(restored)
@@ -80,7 +86,7 @@ class Worker:
             device,
         )
 
-    def run(self) -> None:
+    def run(self, writer: CheckpointWriter) -> None:
         """Train to the last step, reporting and saving on the way."""
         config, plan = self.plan.config, self.plan
         log = MetricsLog(Location.of(config.out), self.step) if self.group.rank == 0 else None
@@ -88,17 +94,23 @@ class Worker:
         warmup = config.optimizer.warmup_share
         warmup = config.encoder.shape.warmup_share if warmup is None else warmup
         pace = _Pace(plan.order.global_batch)
+        score = ScoreMean(config.checkpoint.keep_best)
         with Recorder(config.data.record_rows, self.group) as recorder, closing(self._batches()) as batches:
             while (batch := pace.next(batches)) is not None:
                 learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
                 recorder.add(batch)
-                result = self._train_step(batch, learning_rate)
+                votes = Votes(save=self.group.rank == 0 and writer.due_by_time)
+                result = self._train_step(batch, learning_rate, votes)
                 self.step += 1
+                score.add(result.loss, result.parts)
                 last = self.step == plan.total_steps
                 if log is not None and (last or self.step % config.log_every_steps == 0):
                     self._report(log, result, learning_rate, pace)
-                if last or self.step % config.checkpoint.every_steps == 0:
-                    self._save(log)
+                self._tell_finished(writer)
+                if last or result.votes.save or config.checkpoint.due_at(self.step):
+                    self._save(writer, log, score.take())
+            writer.wait()
+            self._tell_finished(writer)
         if log is not None:
             log.close()
 
@@ -162,14 +174,18 @@ class Worker:
         log.flush_now_and_then()
         self._mailbox.post({"metrics": row})
 
-    def _save(self, log: MetricsLog | None) -> None:
-        state = self.plan.state(self.step, self.group.world_size)
+    def _save(self, writer: CheckpointWriter, log: MetricsLog | None, metric: float | None) -> None:
+        """Begin a checkpoint, which is written while training goes on."""
         if log is not None:
             log.flush()
-        name = self._store.save(
-            self.engine, self.teacher, state, self.group, self.plan.config.checkpoint.keep_last
-        )
-        self._say(f"saved checkpoint {name}")
+        state = self.plan.state(self.step, self.group.world_size)
+        writer.save(self.engine, self.teacher, state, metric)
+
+    def _tell_finished(self, writer: CheckpointWriter) -> None:
+        for name in writer.poll():
+            self._say(f"saved checkpoint {name}")
+        for warning in writer.warnings():
+            self._say(f"WARNING: {warning}")
 
     def _say(self, text: str) -> None:
         if self.group.rank == 0:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ecgdist.pretraining.checkpoint import CheckpointStore, TrainState, load_teacher
+from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.engine import to_universal
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.step import StepResult
+from ecgdist.pretraining.writer import CheckpointWriter
 from ecgdist.storage import Location
 from tests.pretraining.runs import Arrays, Setting, SmallRun
 
@@ -28,15 +30,18 @@ def state_at(step: int, world_size: int, **settings: Any) -> TrainState:
 def run_through(setting: Setting, where: str, save_at: tuple[int, ...], keep_last: int) -> Ended:
     """Train to the end and save on the way."""
     run = SmallRun(setting)
-    store = CheckpointStore(Location.of(where))
     results = []
-    for step in range(END):
-        results += run.steps(step, step + 1)
-        if step + 1 in save_at:
-            store.save(
-                run.engine, run.teacher, state_at(step + 1, run.group.world_size), run.group, keep_last
-            )
+    with writer_for(where, run.group, keep_last=keep_last) as writer:
+        for step in range(END):
+            results += run.steps(step, step + 1)
+            if step + 1 in save_at:
+                writer.save(run.engine, run.teacher, state_at(step + 1, run.group.world_size))
     return results, run.weights(), run.teacher_weights()
+
+
+def writer_for(where: str, group: Group, **settings: Any) -> CheckpointWriter:
+    """A writer without a lease."""
+    return CheckpointWriter(Location.of(where), group, CheckpointConfig(**settings), "test", None)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from ecgdist.pretraining.checkpoint import CHECKPOINT, STUDENT, TEACHER, Checkpo
 from ecgdist.pretraining.group import Group
 from ecgdist.storage import Location
 from tests.pretraining.processes import Processes
-from tests.pretraining.resume import go_on, run_through, state_at
+from tests.pretraining.resume import go_on, run_through, state_at, writer_for
 from tests.pretraining.runs import Setting, SmallRun
 
 GroupOf = Callable[[int], Processes]
@@ -125,7 +125,11 @@ def test_all_processes_take_the_checkpoint_that_the_first_one_found(
 def test_an_interrupted_checkpoint_is_none(two_checkpoints: Path) -> None:
     older, newer = sorted(two_checkpoints.iterdir())
     (newer / CHECKPOINT).unlink()
-    assert restore_only(str(two_checkpoints.parent)) == (older.name, [])
+    found, warnings = restore_only(str(two_checkpoints.parent))
+    assert found == older.name
+    assert warnings == [
+        f"checkpoint {newer.name} has no {CHECKPOINT}: its upload was interrupted; it is passed over"
+    ]
 
 
 def test_a_run_without_checkpoints_begins_anew(tmp_path: Path) -> None:
@@ -138,7 +142,7 @@ def test_storage_that_fails_is_no_damaged_checkpoint(
     """Otherwise a moment without network would throw away the newest checkpoint."""
     real = Location.download
 
-    def refuse(self: Location, local: str) -> None:
+    def refuse(self: Location, local: Path) -> None:
         if self.name == STUDENT:
             raise StorageError(f"{self}: the storage server cannot be reached")
         real(self, local)
@@ -165,7 +169,8 @@ def save_after_going_back(where: str, keep_last: int) -> str:
         restored, _ = store.restore(Path(scratch), run.group)
         assert restored is not None
         state = state_at(restored.state.step + 1, run.group.world_size)
-        return store.save(run.engine, run.teacher, state, run.group, keep_last)
+        with writer_for(where, run.group, keep_last=keep_last) as writer:
+            return writer.save(run.engine, run.teacher, state)
 
 
 @pytest.mark.parametrize("keep_last", [1, 2])

@@ -1,0 +1,231 @@
+"""The lease of a run's folder: one process writes there at a time, and a dead one does not keep others out.
+
+``lease.json`` in the folder names its holder and counts its heartbeats. Only conditional writes change it
+(`Location.exchange`), so of two processes that want it one gets it. Clocks are never compared: whoever finds the lease
+of another process watches it. It is refused as soon as the heartbeat moves, and takes over when the heartbeat has
+stood still for `EXPIRES_S` by its own monotonic clock, or at once when the holder is gone from this very machine or has
+given the lease back. A holder that was only paused finds out when it beats or commits next: see `still_holds`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from ecgdist.config import Config
+from ecgdist.errors import ConfigError, MissingFileError, StorageError, TrainingError
+from ecgdist.identity import ProcessIdentity
+from ecgdist.storage import Location
+
+LEASE = "lease.json"
+LEASE_FILES = frozenset({LEASE, f".{LEASE}.lock"})
+"""Files of a lease; a folder that holds nothing else is as good as empty."""
+
+BEAT_S = 5.0
+"""Seconds between heartbeats."""
+EXPIRES_S = 50.0
+"""A heartbeat that stands still for so long is that of a dead process: less than a minute, and more than a request
+takes that storage did not answer for the usual 30 s, and that was tried again."""
+_LOOK_S = 1.0
+
+
+class _Note(Config):
+    """Content of ``lease.json``."""
+
+    token: str
+    """Drawn by the holder."""
+    beat: int
+    """Heartbeats since it took the lease."""
+    released: bool
+    machine: str
+    pid: int
+    started: int
+    """These three as in `ProcessIdentity`."""
+    began: str
+    """When the lease was taken, by the holder's clock; for people, not compared with anything."""
+
+    def encoded(self) -> bytes:
+        return self.model_dump_json().encode()
+
+    @property
+    def holder(self) -> ProcessIdentity:
+        return ProcessIdentity(self.machine, self.pid, self.started)
+
+    def __str__(self) -> str:
+        return f"process {self.pid} (attempt {self.token[:8]}, since {self.began})"
+
+
+class Lease:
+    """A lease that this process holds, as a context manager; a thread beats for it until the block ends.
+
+    Attributes:
+        token: what tells this holder from every other; workers commit only while it is the one in the folder.
+    """
+
+    def __init__(self, where: Location, note: _Note, beat_s: float) -> None:
+        """Use `Lease.take`."""
+        self._where, self._note, self._beat_s = where, note, beat_s
+        self.token = note.token
+        self._ending = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._keep_beating, name="lease", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def take(
+        cls,
+        run: Location,
+        say: Callable[[str], Any] = print,
+        beat_s: float = BEAT_S,
+        expires_s: float = EXPIRES_S,
+    ) -> Lease:
+        """Take the lease of a run's folder, if need be after waiting for one that may be a dead process's.
+
+        Args:
+            say: told why there is a wait.
+            beat_s, expires_s: other values than the usual ones are for tests.
+
+        Raises:
+            ConfigError: if another process holds it and lives.
+            StorageError: if storage fails, or does not know conditional writes.
+        """
+        where = run / LEASE
+        me = ProcessIdentity.mine()
+        began = datetime.now(UTC).isoformat(timespec="seconds")
+        mine = _Note(token=uuid.uuid4().hex, beat=0, released=False, **vars(me), began=began)
+        while True:
+            found = _read(where)
+            _wait_for_its_end(where, found, say, expires_s)
+            if where.exchange(found, mine.encoded()):
+                return cls(where, mine, beat_s)
+
+    @property
+    def attempt(self) -> str:
+        """Eight letters that name this holding of the lease."""
+        return self.token[:8]
+
+    def check(self) -> None:
+        """Refuse to go on if the lease was lost.
+
+        Raises:
+            TrainingError: if another process has taken it.
+        """
+        if self._lost.is_set():
+            raise TrainingError(lost(self._where))
+
+    def release(self) -> None:
+        """Give the lease back, so that the next start need not wait."""
+        self._ending.set()
+        self._thread.join()
+        if not self._lost.is_set():
+            self._change(released=True)
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self.release()
+        except StorageError:
+            if error is None:
+                raise
+
+    def _keep_beating(self) -> None:
+        while not self._ending.wait(self._beat_s):
+            try:
+                self._change(beat=self._note.beat + 1)
+            except StorageError:
+                continue  # it may answer at the next beat; if another took the lease meanwhile, that is seen then
+            if self._lost.is_set():
+                return
+
+    def _change(self, **values: Any) -> None:
+        for _ in range(2):
+            after = self._note.model_copy(update=values)
+            if self._where.exchange(self._note.encoded(), after.encoded()):
+                self._note = after
+                return
+            # A beat may have got there, and every answer that said so been lost.
+            found = _parsed(_read(self._where))
+            if found is None or found.token != self.token:
+                break
+            self._note = found
+        self._lost.set()
+
+
+def still_holds(run: Location, token: str) -> bool:
+    """Whether the lease of a run's folder is that of `token`; what is written without it would be a second run's.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    note = _parsed(_read(run / LEASE))
+    return note is not None and note.token == token and not note.released
+
+
+def lost(where: Location) -> str:
+    """The sentence for a run whose folder another process has taken over."""
+    note = _parsed(_read(where))
+    return (
+        f"{where.uri.rpartition('/')[0]} was taken over by {note or 'another process'}, since this one did not "
+        "show that it lives; nothing is written there any more. Decide which of the two should go on, and end the other"
+    )
+
+
+def _wait_for_its_end(
+    where: Location, found: bytes | None, say: Callable[[str], Any], expires_s: float
+) -> None:
+    """Return when whoever wrote `found` no longer holds the lease.
+
+    Raises:
+        ConfigError: as soon as it shows that it lives.
+    """
+    note = _parsed(found)
+    if found is None or (note is not None and (note.released or note.holder.is_dead_here())):
+        return
+    run, who = where.uri.rpartition("/")[0], note or "a process whose note cannot be read"
+    say(
+        f"{run} is in use by {who}, or was when that ended without a word; "
+        f"watching for up to {expires_s:.0f} s whether it lives"
+    )
+    began = time.monotonic()
+    while time.monotonic() - began < expires_s:
+        time.sleep(min(_LOOK_S, expires_s / 10))
+        now = _read(where)
+        if now == found:
+            if note is not None and note.holder.is_dead_here():
+                return
+            continue
+        changed = _parsed(now)
+        if changed is None or changed.released:
+            return  # `exchange` will find what is there now
+        raise ConfigError(
+            f"{run} is in use by {changed}, which lives; wait for it, end it, or choose another --out"
+        )
+    say(f"{run}: {who} gave no sign of life for {expires_s:.0f} s; taking over")
+
+
+def _read(where: Location) -> bytes | None:
+    try:
+        return where.read_bytes()
+    except MissingFileError:
+        return None
+
+
+def _parsed(content: bytes | None) -> _Note | None:
+    """The note, or None where there is none that can be read."""
+    if content is None:
+        return None
+    try:
+        return _Note.model_validate_json(content)
+    except ValidationError:
+        return None

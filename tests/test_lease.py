@@ -1,0 +1,226 @@
+"""The lease of a run's folder: one holder at a time, and a dead one keeps nobody out for long."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.identity import ProcessIdentity
+from ecgdist.lease import BEAT_S, EXPIRES_S, LEASE, Lease, still_holds
+from ecgdist.storage import Location
+
+_BEAT_S, _EXPIRES_S = 0.1, 1.5
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Location:
+    if request.param == "local":
+        return Location.of(tmp_path / "run")
+    request.getfixturevalue("s3")
+    return Location.of(f"s3://ecg/leases/{os.urandom(4).hex()}")
+
+
+def take(run: Location, said: list[str] | None = None) -> Lease:
+    say: Callable[[str], None] = [].append if said is None else said.append
+    return Lease.take(run, say, beat_s=_BEAT_S, expires_s=_EXPIRES_S)
+
+
+def elsewhere(run: Location) -> None:
+    """Make the holder look like a process of another machine, which cannot be seen from here."""
+    machine = ProcessIdentity.mine().machine
+    content = (run / LEASE).read_bytes()
+    (run / LEASE).write_bytes(content.replace(machine.encode(), b"f" * 16))
+
+
+HOLDER = """
+import sys, time
+from ecgdist.lease import Lease
+from ecgdist.storage import Location
+lease = Lease.take(Location.of(sys.argv[1]), print, beat_s=0.1, expires_s=1.5)
+print("held", lease.token, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(run: Location) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lease."""
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, run.uri], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("held")
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_a_second_process_is_refused_while_the_first_lives(
+    run: Location, holder: subprocess.Popen[str]
+) -> None:
+    said: list[str] = []
+    with pytest.raises(ConfigError, match=f"is in use by process {holder.pid} .* which lives"):
+        take(run, said)
+    assert len(said) == 1
+    assert "watching" in said[0]
+
+
+def test_a_process_that_was_killed_here_keeps_nobody_out(
+    run: Location, holder: subprocess.Popen[str]
+) -> None:
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    said: list[str] = []
+    with take(run, said):
+        assert said == []
+
+
+def test_a_process_that_died_elsewhere_is_waited_for(run: Location, holder: subprocess.Popen[str]) -> None:
+    """Nobody can see that it is dead, so its heartbeat is watched."""
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    elsewhere(run)
+    said: list[str] = []
+    began = time.monotonic()
+    with take(run, said) as lease:
+        assert time.monotonic() - began >= _EXPIRES_S
+        assert still_holds(run, lease.token)
+    assert ["watching" in said[0], "taking over" in said[1]] == [True, True]
+
+
+def test_death_during_the_watch_is_noticed(run: Location, holder: subprocess.Popen[str]) -> None:
+    """Of a process that is stopped and then killed."""
+    holder.send_signal(signal.SIGSTOP)
+    killer = threading.Timer(0.4, holder.kill)
+    killer.start()
+    waiter = threading.Thread(target=holder.wait)  # until then it is a zombie, which counts as dead
+    waiter.start()
+    said: list[str] = []
+    with take(run, said):
+        assert len(said) == 1
+    killer.join()
+    waiter.join()
+
+
+def test_a_lease_that_was_given_back_is_taken_at_once(run: Location) -> None:
+    with take(run) as first:
+        assert still_holds(run, first.token)
+    assert not still_holds(run, first.token)
+    elsewhere(run)
+    said: list[str] = []
+    with take(run, said) as second:
+        assert said == []
+        assert second.token != first.token
+
+
+def test_it_is_given_back_after_an_error_too(run: Location) -> None:
+    with pytest.raises(ZeroDivisionError), take(run) as lease:
+        raise ZeroDivisionError
+    assert not still_holds(run, lease.token)
+
+
+def test_who_was_paused_too_long_has_lost_it(run: Location, holder: subprocess.Popen[str]) -> None:
+    """And learns it at its next heartbeat; what it holds in its hands it does not write any more."""
+    holder.send_signal(signal.SIGSTOP)
+    elsewhere(run)  # its own note differs from what it wrote itself, as if another had taken over
+    with take(run) as lease:
+        holder.send_signal(signal.SIGCONT)
+        until(lambda: (run / LEASE).read_bytes().count(lease.token.encode()) == 1)
+        time.sleep(5 * _BEAT_S)
+        assert still_holds(run, lease.token)
+        lease.check()
+
+
+def test_the_holder_learns_that_it_was_replaced(run: Location) -> None:
+    lease = take(run)
+    (run / LEASE).delete()
+    with take(run) as other:
+        until(lambda: not is_held(lease))
+        with pytest.raises(TrainingError, match="was taken over by process"):
+            lease.check()
+        lease.release()
+        assert still_holds(run, other.token), "giving back what is lost changes nothing"
+
+
+def test_of_many_at_once_one_gets_it(run: Location) -> None:
+    """First in an empty folder, then after a death."""
+    for _ in range(3):
+        with ThreadPoolExecutor(8) as pool:
+            outcomes = list(pool.map(lambda _: taken_or_none(run), range(8)))
+        (winner,) = [lease for lease in outcomes if lease is not None]
+        assert still_holds(run, winner.token)
+        winner._ending.set()  # dies without a word
+        winner._thread.join()
+        elsewhere(run)
+
+
+def test_a_note_that_cannot_be_read_is_taken_over_after_a_while(run: Location) -> None:
+    (run / LEASE).write_bytes(b"{")
+    said: list[str] = []
+    with take(run, said):
+        assert "whose note cannot be read" in said[0]
+
+
+def test_no_clock_is_compared(run: Location, holder: subprocess.Popen[str]) -> None:
+    """A holder whose clock is years behind is alive as long as its heartbeat moves."""
+    content = (run / LEASE).read_bytes()
+    year = time.strftime("%Y", time.gmtime()).encode()
+    assert content.count(b'"began":"' + year) == 1
+    holder.kill()
+    holder.wait()
+    (run / LEASE).write_bytes(content.replace(b'"began":"' + year, b'"began":"1970'))
+    elsewhere(run)
+    beating = threading.Event()
+
+    def beat() -> None:
+        for number in range(1000, 1100):
+            note = (run / LEASE).read_bytes()
+            before = note[note.index(b'"beat":') : note.index(b',"released"')]
+            (run / LEASE).write_bytes(note.replace(before, b'"beat":%d' % number))
+            if beating.wait(_BEAT_S):
+                return
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match=r"since 1970.* which lives"):
+            take(run)
+    finally:
+        beating.set()
+        thread.join()
+
+
+def test_the_usual_times_fit_the_promise() -> None:
+    """Expired within a minute; and one request that storage leaves without an answer does not cost the lease."""
+    assert BEAT_S + 30 + 10 < EXPIRES_S < 60
+
+
+def taken_or_none(run: Location) -> Lease | None:
+    try:
+        return take(run)
+    except ConfigError:
+        return None
+
+
+def is_held(lease: Lease) -> bool:
+    try:
+        lease.check()
+    except TrainingError:
+        return False
+    return True
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
