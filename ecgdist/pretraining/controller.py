@@ -1,0 +1,53 @@
+"""What happens in the process that controls a run's workers: Ray Train's controller.
+
+Ray Train 2.60 resizes a running group by killing it, at whatever step it is, and answers a node's drain notice by
+waiting until the node is gone. Here it gives the workers notice first: they save, and leave.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
+from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState
+
+from ecgdist.pretraining.notices import Cause, give_notice, has_left
+
+_PATIENCE_S = 300.0
+"""How long a resize waits for the workers to save; what they did since the checkpoint before is then done again."""
+_LOOK_S = 0.2
+
+
+class GiveNotice(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]  # Ray's classes are untyped here
+    """Tells the workers of a drained node, and of a resize, which then waits until they have saved."""
+
+    def __init__(self) -> None:
+        self._group: Any = None
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Ray Train calls this when workers are ready."""
+        self._group = worker_group
+
+    def after_controller_state_update(self, previous_state: Any, current_state: Any) -> None:
+        """Ray Train calls this whenever it changes its mind."""
+        if isinstance(current_state, PreemptingState) and not isinstance(previous_state, PreemptingState):
+            _unless_dead(lambda: self._group.execute_single(0, give_notice, Cause.DRAIN))
+        if isinstance(current_state, ResizingState):
+            _unless_dead(self._let_them_leave)
+
+    def _let_them_leave(self) -> None:
+        self._group.execute_single(0, give_notice, Cause.RESIZE)
+        deadline = time.monotonic() + _PATIENCE_S
+        while time.monotonic() < deadline and not all(self._group.execute(has_left)):
+            time.sleep(_LOOK_S)
+
+
+def _unless_dead(action: Callable[[], None]) -> None:
+    """A worker that is dead needs no notice: Ray Train finds out, and starts workers anew from the last checkpoint."""
+    try:
+        action()
+    except ray.exceptions.RayActorError:
+        return
