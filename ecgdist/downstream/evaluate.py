@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from ecgdist.config import Config
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.duplicates import find_duplicates
+from ecgdist.corpus.duplicates import Duplicates, find_duplicates
 from ecgdist.corpus.splits import OnConflict, SeededSplit
 from ecgdist.downstream.evaluation import Evaluation, Provenance, compare
 from ecgdist.downstream.seen import check_tested
@@ -77,9 +77,9 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
     corpus = Corpus(config.corpus)
     _check_signals(model, corpus)
     index = index_table(corpus)
-    same = find_duplicates(corpus, targets(index, task)[1]).pairs
-    splits = assign_splits(index, task, config.seeded or config.folds, same, config.on_conflict)
-    warnings = _check_leak(config, model, corpus, splits)
+    same = find_duplicates(corpus, targets(index, task)[1])
+    splits = assign_splits(index, task, config.seeded or config.folds, same.pairs, config.on_conflict)
+    warnings = (*_check_leak(config, model, corpus, splits), *_open_questions(same))
     rows = np.flatnonzero(splits.split.notna().to_numpy())
     untrained = model.untrained(config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
     evaluation = compare(
@@ -136,6 +136,16 @@ def _check_signals(model: Model, corpus: Corpus) -> None:
             f"{ours.duration_s:g} s at {ours.rate_hz:g} Hz; pack the records again with "
             f"pack.rate_hz={ours.rate_hz:g} and pack.duration_s={ours.duration_s:g}"
         )
+
+
+def _open_questions(same: Duplicates) -> list[str]:
+    """What the search for one waveform in two splits could not answer."""
+    if not same.open:
+        return []
+    return [
+        f"splits: {same.open:,} records may have a copy in another split; they are partly like too many others to "
+        "compare them all"
+    ]
 
 
 def _check_leak(config: EvaluateConfig, model: Model, corpus: Corpus, splits: Splits) -> tuple[str, ...]:
