@@ -270,12 +270,15 @@ def evaluate(
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a run.")],
     out: Annotated[str, typer.Option(help="Model folder to write, local or s3://.")],
+    checkpoint: Annotated[
+        str, typer.Option(help="last, best (by checkpoint.keep_best), or a name.")
+    ] = "last",
 ) -> None:
-    """The newest checkpoint of a run as a model folder."""
+    """A checkpoint of a run as a model folder."""
     from ecgdist.pretraining.export import export_model
     from ecgdist.storage import Location
 
-    _say(f"model written to {export_model(Location.of(run), Location.of(out))}")
+    _say(f"model written to {export_model(Location.of(run), Location.of(out), checkpoint)}")
 
 
 @app.command()

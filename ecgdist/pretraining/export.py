@@ -1,9 +1,8 @@
-"""From a checkpoint to a model folder."""
+"""From a checkpoint to a model folder, which holds safetensors and JSON only."""
 
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +16,12 @@ from ecgdist.modelfolder import save_model
 from ecgdist.pretraining.checkpoint import STUDENT, CheckpointStore, Restored
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.plan import RunPlan
+from ecgdist.scratch import scratch_folder
 from ecgdist.storage import Location
 
 RUN, CONFIG = "run.json", "config.yaml"
 MODEL = "model"
+LAST, BEST = "last", "best"
 _ENCODER = "encoder."
 
 
@@ -49,11 +50,14 @@ def read_plan(run: Location) -> RunPlan:
     return plan
 
 
-def newest_student(run: Location, local: Path) -> Restored:
-    """The newest checkpoint of a run with its ``student.safetensors`` downloaded and checked.
+def saved_student(run: Location, local: Path, checkpoint: str = LAST) -> Restored:
+    """A checkpoint of a run with its ``student.safetensors`` downloaded and checked; nothing else of it is read.
+
+    Args:
+        checkpoint: ``last``, ``best`` (see `CheckpointStore.best`) or a checkpoint's name.
 
     Raises:
-        DataError: if the run has no checkpoint yet, or the newest one is damaged.
+        DataError: if the run has no such checkpoint, or it is damaged.
     """
     store = CheckpointStore(run)
     names = store.names()
@@ -61,11 +65,21 @@ def newest_student(run: Location, local: Path) -> Restored:
         raise DataError(
             f"{run} has no checkpoint yet; run `ecgdist pretrain` with this --out until it saves one"
         )
-    return store.fetch(names[-1], local, only=(STUDENT,))
+    name = {LAST: names[-1], BEST: store.best()}.get(checkpoint, checkpoint)
+    if name is None:
+        raise DataError(
+            f"no checkpoint of {run} has a value to be the best by: set checkpoint.keep_best when it is trained"
+        )
+    if name not in names:
+        raise DataError(f"{run} has no checkpoint {name!r}; it has {', '.join(names)}; or give last or best")
+    return store.fetch(name, local, only=(STUDENT,))
 
 
-def export_model(run: Location, out: Location) -> Location:
-    """Write the model folder of a run's newest checkpoint to `out`.
+def export_model(run: Location, out: Location, checkpoint: str = LAST) -> Location:
+    """Write the model folder of a run's checkpoint to `out`; of DeepSpeed's pickled files it reads none.
+
+    Args:
+        checkpoint: as for `saved_student`.
 
     Raises:
         DataError: if there is no run or checkpoint, or `out` holds something else.
@@ -75,9 +89,9 @@ def export_model(run: Location, out: Location) -> Location:
     if out.is_file() or out.list_files():
         raise DataError(f"{out} exists and is not empty; choose another --out, or remove it first")
     plan = read_plan(run)
-    with tempfile.TemporaryDirectory(prefix="ecgdist-export-") as temporary:
-        checkpoint = newest_student(run, Path(temporary))
-        weights = load_file(checkpoint.folder / STUDENT)
+    with scratch_folder("export") as scratch:
+        student = saved_student(run, scratch, checkpoint)
+        weights = load_file(student.folder / STUDENT)
     manifest = plan.corpus.manifest
     config = ModelConfig(
         encoder=plan.config.encoder,
@@ -88,9 +102,9 @@ def export_model(run: Location, out: Location) -> Location:
             sources={n: {"licence": s.licence, "citation": s.citation} for n, s in manifest.sources.items()},
             exclude_splits=plan.config.data.exclude_splits,
             rows=plan.order.num_rows,
-            steps=checkpoint.state.step,
+            steps=student.state.step,
             global_batch=plan.order.global_batch,
-            settings=plan.state(checkpoint.state.step, checkpoint.state.world_size).settings,
+            settings=plan.state(student.state.step, student.state.world_size).settings,
             versions=facts["versions"],
         ),
     )

@@ -17,7 +17,7 @@ from ecgdist.downstream.evaluation import Evaluation
 from ecgdist.modelfolder import load
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.checkpoint import STUDENT
-from ecgdist.pretraining.export import CONFIG, MODEL, newest_student, read_plan, read_run
+from ecgdist.pretraining.export import CONFIG, MODEL, read_plan, read_run, saved_student
 from ecgdist.pretraining.metrics import read_metrics
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.record import STANDARD_LEADS, bits_to_mask
@@ -80,7 +80,7 @@ def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:
         return Missing("The run was contrastive only (generative.weight = 0), so it has no decoder.")
     module = plan.build_module()
     with tempfile.TemporaryDirectory(prefix="ecgdist-report-") as temporary:
-        folder = newest_student(run, Path(temporary)).folder
+        folder = saved_student(run, Path(temporary)).folder
         module.load_state_dict(load_file(folder / STUDENT), strict=True)
     unseen = np.flatnonzero(~plan.selected)
     row = int(unseen[0]) if len(unseen) else 0
