@@ -13,7 +13,7 @@ import yaml
 from rich.console import Console
 
 from ecgdist.config import Config, load
-from ecgdist.errors import EcgdistError
+from ecgdist.errors import EcgdistError, RunStopped
 
 app = typer.Typer(
     help="Pretrain ECG foundation models on a Ray cluster, and measure what they have learned.",
@@ -56,12 +56,15 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document on
 
 
 def _reported(command: Callable[P, R]) -> Callable[P, R]:
-    """Print an error that is meant for the user as one sentence, and exit with status 1."""
+    """Print an error that is meant for the user as one sentence, and exit with status 1; 75 if a run was stopped."""
 
     @wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except RunStopped as stopped:
+            error_console.print(str(stopped), markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(RunStopped.exit_status) from stopped
         except EcgdistError as error:
             error_console.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True, style="red")
             raise typer.Exit(1) from error
@@ -190,6 +193,10 @@ def check_leak(
         list[str] | None,
         typer.Option("--test-split", help="Split that is tested on, instead of all rows; repeatable."),
     ] = None,
+    read_again: Annotated[
+        int,
+        typer.Option(help="Most ECGs to read again for rows of the other side that lack the usual lead (II)."),
+    ] = 50_000,
     as_json: AsJson = False,
 ) -> None:
     """Every patient and waveform that two corpora share; exits with 1 if there is one, or they cannot be compared."""
@@ -203,6 +210,7 @@ def check_leak(
         theirs,
         ~rows_in_splits(ours, exclude) if exclude else None,
         rows_in_splits(theirs, test) if test else None,
+        read_again,
     )
     if as_json:
         print(json.dumps(report.model_dump(mode="json") | {"clean": report.clean}, indent=1))

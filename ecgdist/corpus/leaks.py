@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ecgdist.config import Config
 from ecgdist.corpus.candidates import Pairs, near_pairs
 from ecgdist.corpus.confirm import Floats
-from ecgdist.corpus.copies import Prints, find_copies, find_copies_between
+from ecgdist.corpus.copies import MOST_READ_AGAIN, Prints, find_copies, find_copies_between
 from ecgdist.corpus.corpus import Corpus
 from ecgdist.corpus.not_compared import (
     inside_segments,
@@ -98,6 +98,7 @@ def check_leak(
     evaluation: Corpus,
     pretraining_rows: Bools | None = None,
     evaluation_rows: Bools | None = None,
+    most_read_again: int = MOST_READ_AGAIN,
 ) -> LeakReport:
     """Every patient and every waveform that two corpora share.
 
@@ -109,6 +110,8 @@ def check_leak(
         evaluation: another one, or the same.
         pretraining_rows: ``(rows,)``, True for those that pretraining uses; default all.
         evaluation_rows: ``(rows,)``, True for those that are tested on; default all.
+        most_read_again: rows whose signals are read for the fingerprint of a lead that rows of the other side have
+            instead of the usual one; where they are more, that is not compared.
 
     Raises:
         DataError, StorageError: if a corpus cannot be read.
@@ -120,7 +123,7 @@ def check_leak(
         np.arange(evaluation.manifest.rows) if evaluation_rows is None else np.flatnonzero(evaluation_rows)
     )
     shared = list(_shared_patients(pretraining, evaluation, ours, theirs))
-    copies, other_leads = find_copies_between(pretraining, ours, evaluation, theirs)
+    copies, other_leads = find_copies_between(pretraining, ours, evaluation, theirs, most_read_again)
     shared += _shared_waveforms(pretraining, evaluation, copies.pairs, copies.likeness)
     not_compared = [
         *other_corpora(pretraining, evaluation),

@@ -62,7 +62,8 @@ def of_other_leads(gap: OtherLeads) -> str:
     """Rows whose fingerprints are of different leads."""
     return (
         f"waveforms of {gap.rows[0]:,} pretraining rows, whose fingerprints are of lead {gap.leads[0]}, with "
-        f"{gap.rows[1]:,} evaluation rows, whose are of lead {gap.leads[1]}"
+        f"{gap.rows[1]:,} evaluation rows, whose are of lead {gap.leads[1]}; `ecgdist check-leak --read-again` may "
+        "reach those that have both leads"
     )
 
 

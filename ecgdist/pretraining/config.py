@@ -25,7 +25,8 @@ class DataConfig(Config):
     exclude_splits: tuple[str, ...] = ("fold9", "fold10", "validation", "test")
     """Splits that pretraining leaves to evaluation; by default PTB-XL's official ones."""
     exclude_linked: bool = True
-    """Leave out the other ECGs of their patients, too, and copies of their waveforms under other patients."""
+    """Leave out the other ECGs of their patients, too, and copies of their waveforms under other patients; without it a
+    run that would see one does not start."""
     evaluation_corpora: tuple[str, ...] = ()
     """Corpora that will be evaluated on: a run that shares a patient or waveform with one does not start."""
     lanes: int = Field(default=64, ge=1)
@@ -84,16 +85,49 @@ class EngineConfig(Config):
 
 
 class WorkersConfig(Config):
-    """Ray Train."""
+    """Ray Train: a fixed number of workers (`count`), or any number in a range (`min`, `max`)."""
 
-    count: int = Field(default=1, ge=1)
-    """Number of training workers, one per GPU where there are GPUs."""
+    count: int | None = Field(default=None, ge=1)
+    """Number of training workers, one per GPU where there are GPUs; 1 if nothing else is given."""
+    min: int | None = Field(default=None, ge=1)
+    """Fewest workers to train with while nodes are missing; instead of `count`, together with `max`."""
+    max: int | None = Field(default=None, ge=1)
+    """Most workers, to which the run grows when nodes come (back)."""
+    resize_check_s: float = Field(default=60.0, gt=0)
+    """Seconds between looks whether the cluster has room for more workers, at which a run with `min` and `max` grows."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes GPUs if the cluster has any."""
     cpus_each: float = Field(default=1.0, gt=0)
     """CPUs that each worker claims beside its GPU."""
     max_failures: int = Field(default=3, ge=0)
     """How many times lost workers are started again."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> WorkersConfig:
+        if (self.min is None) != (self.max is None):
+            raise ValueError("workers.min and workers.max go together; give both, or workers.count")
+        if self.is_elastic and self.count is not None:
+            raise ValueError(
+                f"workers.count = {self.count} and workers.min, workers.max set the same thing; give one of them"
+            )
+        if self.least > self.most:
+            raise ValueError(f"workers.min = {self.min} is more than workers.max = {self.max}")
+        return self
+
+    @property
+    def is_elastic(self) -> bool:
+        """Whether the number of workers may change while the run goes on."""
+        return self.max is not None
+
+    @property
+    def least(self) -> int:
+        """Fewest workers."""
+        return self.min or self.count or 1
+
+    @property
+    def most(self) -> int:
+        """Most workers."""
+        return self.max or self.count or 1
 
 
 class KeepBest(Config):
@@ -153,9 +187,10 @@ class PretrainConfig(Config):
             raise ValueError(
                 f"steps = {self.steps} and epochs = {self.epochs} set the same thing; give one of them"
             )
-        if self.workers.count > self.data.lanes:
+        if self.workers.most > self.data.lanes:
+            name = "max" if self.workers.is_elastic else "count"
             raise ValueError(
-                f"workers.count = {self.workers.count} is more than data.lanes = {self.data.lanes}: "
+                f"workers.{name} = {self.workers.most} is more than data.lanes = {self.data.lanes}: "
                 "every worker needs a lane"
             )
         best, weights = self.checkpoint.keep_best, self.objective

@@ -20,6 +20,7 @@ from rich.console import Console
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.leaks import check_leak, rows_in_splits
+from ecgdist.corpus.not_compared import other_corpora
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.lease import LEASE_FILES, Lease
 from ecgdist.pretraining.checkpoint import TrainState
@@ -105,21 +106,23 @@ def refuse_shared(plan: RunPlan) -> list[str]:
     """Refuse a run that would see patients or waveforms of what is left to evaluation, in its own corpus or others.
 
     Returns:
-        What could not be compared within its own corpus, in sentences.
+        What of some rows could not be compared, in sentences.
 
     Raises:
         DataError: naming the first of them.
     """
     warnings = _refuse_shared_with_left_out(plan)
     for where in plan.config.data.evaluation_corpora:
-        report = check_leak(plan.corpus, Corpus(where), plan.selected)
-        if not report.clean:
+        evaluation = Corpus(where)
+        report = check_leak(plan.corpus, evaluation, plan.selected)
+        if report.shared or any(other_corpora(plan.corpus, evaluation)):
             shown = "".join(f"; {item}" for item in report.shared[:_SHARED_SHOWN])
             raise DataError(
                 f"data.evaluation_corpora: {where} is not clean of the pretraining rows: {report.verdict}{shown}. "
                 f"`ecgdist check-leak {plan.corpus.location} {where}` lists them all; leave those records out of "
                 "one of the corpora, or do not evaluate on it"
             )
+        warnings += [f"data.evaluation_corpora: {where}: {text}" for text in report.open_questions]
     return warnings
 
 
@@ -143,10 +146,7 @@ def _refuse_shared_with_left_out(plan: RunPlan) -> list[str]:
             f"to evaluation: {report.verdict}{shown}. `ecgdist check-leak {corpus.location} {corpus.location} "
             f"{splits}` lists them all; {way_out}"
         )
-    return [
-        f"left to evaluation by data.exclude_splits, but not compared with the rows to train on: {reason}"
-        for reason in report.not_compared
-    ]
+    return [f"what data.exclude_splits leaves to evaluation: {text}" for text in report.open_questions]
 
 
 def _with_whole_paths(config: PretrainConfig) -> PretrainConfig:

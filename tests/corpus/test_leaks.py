@@ -241,3 +241,11 @@ def test_without_signals_rows_of_another_lead_are_counted(pretraining: Corpus, t
     assert report.not_compared == (
         "waveforms of 1 evaluation rows, in which lead II is missing or flat, with the pretraining rows that have it",
     )
+
+
+def test_the_command_may_read_more_or_nothing_again(pretraining: Corpus, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path / "o", [row(**with_leads(made_ecg(7), 0), record_id="copy")])
+    status, printed = invoke(pretraining.location, other.location, "--read-again", 0)
+    assert (status, "NOT COMPARED: waveforms of 40 pretraining rows" in printed) == (1, True)
+    status, printed = invoke(pretraining.location, other.location)
+    assert (status, "waveform (correlation 1.0000): made/a7#0 = made/copy#0" in printed) == (1, True)

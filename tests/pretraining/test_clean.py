@@ -10,6 +10,7 @@ import pytest
 
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
+from ecgdist.corpus.patients import PatientHasher
 from ecgdist.errors import DataError
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.job import refuse_shared
@@ -78,7 +79,25 @@ def test_what_cannot_be_compared_is_said(tmp_path: Path) -> None:
         for n, (lead, split) in enumerate([(0, "fold1"), (6, "fold9")])
     ]  # fmt: skip
     (said,) = refuse_shared(plan(corpus(tmp_path / "c", *rows)))[-1:]
-    assert "not compared with the rows to train on: waveforms of 1 pretraining rows" in said
+    assert "leaves to evaluation: NOT COMPARED: waveforms of 1 pretraining rows" in said
+
+
+def test_other_corpora_are_checked_too(tmp_path: Path) -> None:
+    packed = corpus(tmp_path / "c")
+    mask = np.arange(12) == 6
+    lead_v1 = row((made_ecg(900) * mask[:, None]).astype(np.int16), "only V1", lead_mask=mask)
+    where = str(write_corpus(tmp_path / "v1", [lead_v1]).location)
+    assert refuse_shared(plan(packed, evaluation_corpora=[where])) == []
+    few = row(
+        made_ecg(901) * (np.arange(12) == 1)[:, None].astype(np.int16), "II", lead_mask=np.arange(12) == 1
+    )
+    (said,) = refuse_shared(plan(corpus(tmp_path / "d", few), evaluation_corpora=[where]))
+    assert said.startswith(f"data.evaluation_corpora: {where}: NOT COMPARED: waveforms of 1 pretraining rows")
+    keyed = write_corpus(
+        tmp_path / "k", [row(made_ecg(902), "o")], hasher=PatientHasher(b"another key of 16")
+    )
+    with pytest.raises(DataError, match="packed with different patient keys"):
+        refuse_shared(plan(packed, evaluation_corpora=[str(keyed.location)]))
 
 
 def test_without_rows_left_out_there_is_nothing_to_compare(tmp_path: Path) -> None:
