@@ -1,8 +1,8 @@
 """The order of samples: time and memory of its planning, and how well it shuffles beside a true permutation.
 
-``python -m tests.benchmarks.order`` prints all tables; ``--plan``, ``--shuffle`` or ``--waiting`` prints one.
+``python -m tests.benchmarks.order`` takes two minutes, prints its tables and writes its section of ``RESULTS.md``.
 
-The corpus of the table on shuffling is made, in numbers alone: rows and patients as in MIMIC-IV-ECG, CODE-15%, IKEM,
+The corpus that is shuffled is made, in numbers alone: rows and patients as in MIMIC-IV-ECG, CODE-15%, IKEM,
 SaMi-Trop and the PhysioNet 2021 challenge without PTB-XL, one source after the other in shards of 2,048 rows and
 row groups of 128, with all ECGs of a patient lying next to each other. That is the worst case for an order that
 reads whole row groups, and what packing makes of MIMIC's list.
@@ -15,13 +15,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ecgdist.streaming.order import Order
+from tests.benchmarks.results import cell, table, write_section
 
 Ints = npt.NDArray[np.int64]
 
@@ -42,6 +43,8 @@ SHARD_ROWS, GROUP_ROWS = 2048, 128
 LANES, GLOBAL_BATCH, SHUFFLE_ROWS = 64, 1024, 16384
 DEFAULTS = {"lanes": LANES, "global_batch": GLOBAL_BATCH, "shuffle_rows": SHUFFLE_ROWS}
 """Of `pretrain`, at this size."""
+
+REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,14 @@ class DealtOrder(Order):
         return self._rows_at(epoch, position + lane * self.lane_rows)
 
 
+class SpreadOrder(Order):
+    """A proposal: the ends of pools of neighbouring lanes, which one worker serves, lie apart, not in a row."""
+
+    def _first_pool_rows(self, lane: int) -> int:
+        # Multiples of the golden ratio are spread evenly however many neighbours are taken.
+        return self.pool_rows - lane * 618_034 % 1_000_000 * self.pool_rows // 1_000_000
+
+
 def epoch_rows(order: Order, epoch: int) -> Ints:
     """``(steps, global_batch)``: the rows of every step of an epoch, by their number in the corpus."""
     first_of_group = np.cumsum(order.group_rows) - order.group_rows
@@ -153,7 +164,8 @@ def source_chi_square(source: Ints, batches: Ints) -> npt.NDArray[np.float64]:
     share = np.bincount(source, minlength=kinds) / len(source)
     counts = np.stack([np.bincount(batch, minlength=kinds) for batch in source[batches]])
     expected = share * batches.shape[1]
-    return ((counts - expected) ** 2 / expected).sum(axis=1) / (kinds - 1)
+    statistic: npt.NDArray[np.float64] = ((counts - expected) ** 2 / expected).sum(axis=1) / (kinds - 1)
+    return statistic
 
 
 def position_distance(rows: int, batches: Ints) -> npt.NDArray[np.float64]:
@@ -161,7 +173,8 @@ def position_distance(rows: int, batches: Ints) -> npt.NDArray[np.float64]:
     ranks = np.arange(1, batches.shape[1] + 1) / batches.shape[1]
     places = np.sort(batches, axis=1) / rows
     above, below = ranks - places, places - (ranks - ranks[0])
-    return np.maximum(above, below).max(axis=1)
+    distance: npt.NDArray[np.float64] = np.maximum(above, below).max(axis=1)
+    return distance
 
 
 def neighbours(batches: Ints, distance: int = GROUP_ROWS) -> float:
@@ -209,13 +222,14 @@ SCHEMES = {
 
 
 def figures(layout: Layout, batches: Ints) -> list[str]:
-    """The columns of the table on shuffling that a true permutation has, too."""
-    pairs = patient_pairs(layout.patient, batches)
+    """What can be said of a true permutation, too: the columns `SHUFFLE_COLUMNS` but the last."""
+    pairs, size = patient_pairs(layout.patient, batches), batches.shape[1]
     mimic = (layout.source[batches] == 0).mean(axis=1)
     return [
         f"{pairs:.2f}",
-        f"{pairs / expected_patient_pairs(layout.patient, batches.shape[1]):.1f}",
+        f"{pairs / expected_patient_pairs(layout.patient, size):.1f}",
         f"{100 * rows_with_own_patient(layout.patient, batches):.2f}",
+        f"{size / (1 + 2 * pairs / size):,.0f}",
         f"{source_chi_square(layout.source, batches).mean():.2f}",
         f"{100 * mimic.std():.2f}",
         f"{position_distance(len(layout.source), batches).mean():.4f}",
@@ -223,35 +237,63 @@ def figures(layout: Layout, batches: Ints) -> list[str]:
     ]
 
 
-def scheme_figures(scheme: Scheme) -> list[str]:
-    """A row of the table on shuffling."""
+SHUFFLE_COLUMNS = (
+    "order",
+    "same-patient pairs a batch",
+    "by those expected of a permutation",
+    "% of rows with another of their patient",
+    "independent rows",
+    "chi2/df of sources",
+    "SD of MIMIC's %",
+    "KS of positions",
+    f"% of rows with another within {GROUP_ROWS}",
+    "rows read by rows used",
+)
+
+
+def shuffle_row(name: str, scheme: Scheme) -> list[str]:
+    """One order in the table on shuffling."""
     layout = make_layout(group_rows=scheme.group_rows).in_shards_of(scheme.permuted_in)
     order = scheme.kind(layout.group_rows, seed=0, **{**DEFAULTS, "shuffle_rows": scheme.shuffle_rows})
-    return [*figures(layout, epoch_rows(order, 0)), f"{rows_read_per_row(order):.2f}"]
+    return [name, *figures(layout, epoch_rows(order, 0)), f"{rows_read_per_row(order):.2f}"]
 
 
-def print_shuffle() -> None:
+def shuffle_paragraphs() -> list[str]:
     """How batches of one epoch differ from those of a true random permutation."""
     layout = make_layout()
     expected = expected_patient_pairs(layout.patient, GLOBAL_BATCH)
-    print(
-        f"One epoch of {len(layout.source):,} rows, {LANES} lanes, batches of {GLOBAL_BATCH:,}, seed 0\n"
-        f"same-patient pairs a batch | by the {expected:.2f} expected of a true permutation | % of rows with another "
-        "of their patient in the batch |\nchi2/df of sources | SD of MIMIC's % | KS of positions in the corpus | "
-        f"% of rows with another within {GROUP_ROWS} rows | rows read by rows used"
-    )
     permuted = permuted_rows(len(layout.source), GLOBAL_BATCH, seed=0)
-    print_row("true permutation", [*figures(layout, permuted), ""])
-    for name, scheme in SCHEMES.items():
-        print_row(name, scheme_figures(scheme))
+    rows = [["true permutation", *figures(layout, permuted), "-"]]
+    rows += [shuffle_row(name, scheme) for name, scheme in SCHEMES.items()]
+    return [
+        f"### Shuffling\n\nOne epoch of {len(layout.source):,} rows made in numbers: rows and patients of "
+        f"{', '.join(SOURCES)}, one source after the other, all ECGs of a patient next to each other (the worst "
+        f"case). {LANES} lanes, batches of {GLOBAL_BATCH:,}, seed 0; a true permutation is expected to have "
+        f"{expected:.2f} pairs of ECGs of one patient in a batch. *Independent rows*: what a batch averages like if "
+        "the gradients of a patient's ECGs are equal, b / (1 + 2 pairs / b).",
+        table(SHUFFLE_COLUMNS, rows),
+        _SHUFFLE_NOTES,
+    ]
 
 
-def print_row(name: str, values: Sequence[str]) -> None:
-    """A line of a table, at once: a table takes minutes."""
-    print(f"{name:46}", *(f"{value:>9}" for value in values), flush=True)
+_SHUFFLE_NOTES = """What differs from a true permutation, and what it means:
+
+* Every row is equally likely at every step of an epoch, as in a true permutation (tested). What differs is who
+  meets whom.
+* A patient's ECGs meet. By default a lane's pool of 256 rows comes from three row groups, and 16 rows of it go to
+  each of 16 steps: two rows of one pool meet with probability 1/17, instead of 1/1,282. The contrastive loss takes
+  no ECG of the same patient for a negative, so no wrong negatives come of it, and a row loses 0.4 of its 1,023;
+  what it costs is variety (*independent rows*).
+* Sources clump: the variance of a source's share of a batch is that of fewer rows, by up to 1 + 15 x 5/12 = 7.25
+  (Kish's design effect, for 16 rows of a pool of two groups' size that lies anywhere).
+* A third of what is read by default is thrown away: a pool of 256 rows touches three groups of 128.
+
+Not built, but measured for comparison: *dealt* gives neighbouring rows of a pool to different steps (`DealtOrder`), and
+*packing permutes shards* permutes the records inside each shard of 2,048. Neither costs anything in reading or memory.
+A larger `shuffle_rows` costs memory and the wait for the first batch, both in proportion."""
 
 
-def waiting_rows(order: Order, lanes: Sequence[int]) -> tuple[int, float, int]:
+def waiting_rows(order: Order, lanes: range) -> tuple[int, float, int]:
     """What one worker that serves `lanes` holds when it assembles a step, and its pauses in reading.
 
     Returns:
@@ -267,22 +309,24 @@ def waiting_rows(order: Order, lanes: Sequence[int]) -> tuple[int, float, int]:
     return int(held.max()), float(held.mean()), int(quiet)
 
 
-def print_waiting() -> None:
-    """Rows that a worker holds, with its lanes in a row and with every W-th lane."""
-    order = Order(make_layout().group_rows, seed=0, **DEFAULTS)
-    print(
-        "Rows that one of W workers holds (the worst of them), default order\n"
-        "lanes in a row, as today: most, mean, steps on end without reading | every W-th lane: the same"
-    )
-    for workers in (1, 2, 4, 8, 64):
-        found = []
-        for lanes_of in (
-            order.lanes_of,
-            lambda rank, world_size: range(rank, order.lanes, world_size),
-        ):
-            worst = np.max([waiting_rows(order, lanes_of(rank, workers)) for rank in range(workers)], axis=0)
-            found += [f"{value:,.0f}" for value in worst]
-        print_row(f"W = {workers}", found)
+def waiting_paragraphs() -> list[str]:
+    """What a worker holds, with pools that end lane after lane and with such that end spread."""
+    group_rows = make_layout().group_rows
+    rows = []
+    for workers in (1, 2, 3, 4, 8, 64):
+        line = [str(workers)]
+        for kind in (Order, SpreadOrder):
+            order = kind(group_rows, seed=0, **DEFAULTS)
+            ranks = [waiting_rows(order, order.lanes_of(rank, workers)) for rank in range(workers)]
+            line += [f"{value:,.0f}" for value in np.max(ranks, axis=0)]
+        rows.append(line)
+    columns = ["workers", "most rows", "mean", "steps on end without reading"]
+    return [
+        "### Rows that a worker holds\n\nThe worst of the workers, default order; beside it one, not built, whose "
+        "pools end spread over the neighbouring lanes that a worker serves (`SpreadOrder`). Reading ahead evens out "
+        "pauses as far as `data.stream.object_store_bytes` reaches. A row is 60 kB.",
+        table([*columns, *(f"spread: {name}" for name in columns[1:])], rows),
+    ]
 
 
 def measure_planning(rows: int) -> list[float]:
@@ -309,34 +353,38 @@ def measure_planning(rows: int) -> list[float]:
     return [*took, memory]
 
 
-def print_planning() -> None:
-    """Time and memory of planning, each size in a process of its own."""
-    print(
-        "Milliseconds of: making the order | its first step | a step at 90 % of that epoch | one at 90 % of epoch 7 | "
-        "first pool to read from there on, one worker\nand most memory of the process in MiB"
+def planning_paragraphs() -> list[str]:
+    """Time and memory of planning, each time in a process of its own."""
+    rows = []
+    for size in (1_300_000, 13_000_000, 1_000_000_000):
+        command = [sys.executable, "-m", "tests.benchmarks.order", "--measure", str(size)]
+        runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(REPEATS)]
+        *took, memory = zip(*(json.loads(run.stdout) for run in runs), strict=True)
+        rows.append([f"{size:,}", *(cell(values, 1) for values in took), cell(memory)])
+    columns = (
+        "rows",
+        "make the order",
+        "its first step",
+        "a step at 90 % of that epoch",
+        "one at 90 % of epoch 7",
+        "first pool to read from there on",
+        "most MiB of the process",
     )
-    for rows in (1_300_000, 13_000_000, 1_000_000_000):
-        command = [sys.executable, "-m", "tests.benchmarks.order", "--measure", str(rows)]
-        runs = [subprocess.run(command, check=True, capture_output=True, text=True) for _ in range(3)]
-        median = np.median([json.loads(run.stdout) for run in runs], axis=0)
-        print_row(f"{rows:,} rows", [*(f"{value:.2f}" for value in median[:-1]), f"{median[-1]:.0f}"])
-
-
-PARTS: dict[str, Callable[[], None]] = {
-    "--plan": print_planning,
-    "--shuffle": print_shuffle,
-    "--waiting": print_waiting,
-}
+    return [
+        f"### Planning\n\nMilliseconds, and memory of a process that does nothing else; {REPEATS} processes each. "
+        "What grows is the permutation of the row groups, made once an epoch and process.",
+        table(columns, rows),
+    ]
 
 
 def main(arguments: list[str]) -> None:
-    """Print the tables asked for, or all; ``--measure ROWS`` prints one measurement as JSON."""
+    """Measure and write, or, with ``--measure ROWS``, print one measurement of planning as JSON."""
     if arguments[:1] == ["--measure"]:
         print(json.dumps(measure_planning(int(arguments[1]))))
         return
-    for name in arguments or PARTS:
-        PARTS[name]()
-        print()
+    paragraphs = [*planning_paragraphs(), *shuffle_paragraphs(), *waiting_paragraphs()]
+    print("\n\n".join(paragraphs))
+    write_section("Order", "python -m tests.benchmarks.order", paragraphs)
 
 
 if __name__ == "__main__":
