@@ -33,7 +33,7 @@ _DEADLINE_S = 180.0
 """Longest time without a finished shard."""
 _START_S = 8.0
 """About the time that a call needs to start."""
-_LAST_SHARE = 0.8
+_LAST_SHARE = 0.9
 """Of the shards are finished at the last kill, at most."""
 _PER_SHARD = 2048
 
@@ -145,11 +145,13 @@ def pack_whole(job: Job, out: Path) -> None:
 def pack_with_kills(job: Job, out: Path, kills: int, seed: int) -> Broken:
     """Pack, and kill the driver with SIGKILL at random moments, with a worker, the raylet or all of Ray, or alone.
 
-    One in five moments is while a call starts; the others are spread over the whole job: when a random share of the
-    shards is finished, but at least one more than at the kill before, and then after a random time.
+    The moments are spread over the whole job: a random one in each of `kills` equal parts of its shards, but when at
+    least one more is finished than at the kill before, and then after a random time. One in five is instead while a
+    call starts.
     """
     draw, broken = random.Random(seed), Broken()
-    for share in sorted(draw.uniform(0.0, _LAST_SHARE) for _ in range(kills)):
+    for kill in range(kills):
+        share = _LAST_SHARE * draw.uniform(kill, kill + 1) / kills
         starting = draw.random() < 0.2
         wanted = 0 if starting else max(len(broken.kept) + 1, round(share * job.shards))
         wait_s = draw.uniform(0.0, _START_S if starting else job.pause_s)
@@ -251,7 +253,8 @@ def compare(job: Job, folder: Path, kills: int, seed: int) -> None:
     )
     print(f"finished shards begun again: {len(builds.again)}; their files changed: {len(changed)}")
     print(f"shards built to the end more than once: {sum(count > 1 for count in builds.ended.values())}")
-    pack_whole(job, unbroken)
+    if not unbroken.exists():
+        pack_whole(job, unbroken)
     print(f"same corpus, byte for byte: {files_of(out) == files_of(unbroken)} ({len(files_of(out))} files)")
 
 

@@ -61,8 +61,7 @@ def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> N
     }
     broken = tmp_path / "broken"
     georgia_folder(broken, "a")
-    loop = broken / f"{planted.name()}.hea"
-    loop.symlink_to(loop)  # storage fails in reading it
+    (broken / f"{planted.name()}.hea").symlink_to("/proc/self/mem")  # storage fails in reading it
     assert len(planted.secrets) >= 500
     sources = [f"{kind}={folder}" for kind, folder in folders.items()]
     out = tmp_path / "corpus"
@@ -71,7 +70,7 @@ def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> N
         [*pack, *sources, "--out", str(out), "--set", "max_refused_share=0.01"],
         [*pack, *sources, "--out", str(out), "--set", "max_refused_share=0.5"],
         [*pack, *sources, "--out", str(out), "--exclude", "wfdb/*", "--set", "max_refused_share=0.5"],
-        [*pack, f"wfdb={broken}", "--out", str(tmp_path / "none"), "--set", "max_refused_share=1"],
+        [*pack, f"wfdb={broken}", "--out", str(tmp_path / "none"), "--set", "follow_links=true"],
         ["inspect", str(out), "--verify"],
         ["inspect", str(out), "--json"],
         ["plan", "pack", *sources, "--private", "--json"],
@@ -92,9 +91,7 @@ def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> N
         r"The first: (wfdb/[0-9a-f]{32}: \w+; ){4}wfdb/[0-9a-f]{32}: \w+ \(private = false says more\)\. All of them",
         said,
     ), said
-    assert re.search(r"error: reading record wfdb/[0-9a-f]{32}: Too many levels of symbolic links", said), (
-        said
-    )
+    assert re.search(r"error: reading record wfdb/[0-9a-f]{32}: Input/output error", said), said
 
     corpus = Corpus(out)
     assert corpus.manifest.private
