@@ -247,7 +247,7 @@ SHUFFLE_COLUMNS = (
     "SD of MIMIC's %",
     "KS of positions",
     f"% of rows with another within {GROUP_ROWS}",
-    "rows read by rows used",
+    "rows of touched groups by rows used",
 )
 
 
@@ -286,7 +286,7 @@ _SHUFFLE_NOTES = """What differs from a true permutation, and what it means:
   what it costs is variety (*independent rows*).
 * Sources clump: the variance of a source's share of a batch is that of fewer rows, by up to 1 + 15 x 5/12 = 7.25
   (Kish's design effect, for 16 rows of a pool of two groups' size that lies anywhere).
-* A third of what is read by default is thrown away: a pool of 256 rows touches three groups of 128.
+* A pool of 256 rows touches three groups of 128: read by itself, it throws a third of them away. Larger pools do not.
 
 Not built, but measured for comparison: *dealt* gives neighbouring rows of a pool to different steps (`DealtOrder`), and
 *packing permutes shards* permutes the records inside each shard of 2,048. Neither costs anything in reading or memory.
