@@ -37,7 +37,7 @@ DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Check and print the resolved configuration, do nothing.")
 ]
 Sources = Annotated[
-    list[str], typer.Argument(metavar="KIND=URI...", help="Sources, and at most one CONFIG.yaml.")
+    list[str], typer.Argument(metavar="KIND[:NAME]=URI...", help="Sources, and at most one CONFIG.yaml.")
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -195,7 +195,9 @@ def check_leak(
     ] = None,
     read_again: Annotated[
         int,
-        typer.Option(help="Most ECGs to read again for rows of the other side that lack the usual lead (II)."),
+        typer.Option(
+            help="Most ECGs to read again for rows of the other side that lack the usual lead (II)."
+        ),
     ] = 50_000,
     as_json: AsJson = False,
 ) -> None:

@@ -9,7 +9,8 @@ from ecgdist.downstream.evaluate import EvaluateConfig, evaluate
 from ecgdist.downstream.evaluation import Evaluation
 from ecgdist.packing import PackConfig, pack
 from ecgdist.pretraining.config import PretrainConfig
-from ecgdist.pretraining.job import local_cpus, pretrain
+from ecgdist.pretraining.job import pretrain
+from ecgdist.pretraining.raytrain import local_cpus
 from ecgdist.raytools import ray_session
 from ecgdist.report.run import EVALUATION, report_run
 from ecgdist.sample import sample_folder

@@ -22,11 +22,13 @@ class StorageError(EcgdistError):
 
     Attributes:
         uri: the path or address that the message names, or None.
+        may_pass: whether trying again later may help: storage was away or busy, it did not refuse.
     """
 
-    def __init__(self, message: str, uri: str | None = None) -> None:
+    def __init__(self, message: str, uri: str | None = None, may_pass: bool = False) -> None:
         super().__init__(message)
         self.uri = uri
+        self.may_pass = may_pass
 
 
 class MissingFileError(StorageError):
@@ -35,6 +37,13 @@ class MissingFileError(StorageError):
 
 class TrainingError(EcgdistError):
     """A run that had to stop; names the step, the rank and the records."""
+
+
+class RunStopped(EcgdistError):  # noqa: N818 - it is what somebody asked for
+    """A run that saved and left before its end because it was asked to; the same command goes on from there."""
+
+    exit_status = 75
+    """Of the command: EX_TEMPFAIL of ``sysexits.h``, "try again later"."""
 
 
 class RecordRefused(DataError):  # noqa: N818 - it is an outcome that packing counts, not a failure

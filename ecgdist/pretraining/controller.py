@@ -14,7 +14,8 @@ import ray
 from ray.train.v2._internal.execution.callback import ControllerCallback, WorkerGroupCallback
 from ray.train.v2._internal.execution.controller.state import PreemptingState, ResizingState
 
-from ecgdist.pretraining.notices import Cause, give_notice, has_left
+from ecgdist.pretraining.notices import give_notice, has_left
+from ecgdist.pretraining.stopping import Cause
 
 _PATIENCE_S = 300.0
 """How long a resize waits for the workers to save; what they did since the checkpoint before is then done again."""

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import json
-import logging
-import math
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import ray
-import ray.train
 import yaml
-from ray.train.torch import TorchConfig, TorchTrainer
 from rich.console import Console
 
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.corpus.not_compared import other_corpora
-from ecgdist.errors import ConfigError, DataError
+from ecgdist.errors import ConfigError, DataError, RunStopped
 from ecgdist.lease import LEASE_FILES, Lease
 from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
 from ecgdist.pretraining.export import CONFIG, MODEL, RUN, export_model, read_run
 from ecgdist.pretraining.plan import RunPlan
-from ecgdist.pretraining.worker import train_worker
-from ecgdist.raytools import find_user_error, ray_session, user_errors
+from ecgdist.pretraining.raytrain import check_cluster, local_cpus, train
+from ecgdist.pretraining.signals import beside_signals, heeding_signals
+from ecgdist.pretraining.stopping import ask_to_stop, forget_stop
+from ecgdist.raytools import ray_session, user_errors
 from ecgdist.storage import Location
 
 _PACKAGES = ("ecgdist", "torch", "ray", "deepspeed", "numpy", "scipy", "pyarrow", "wfdb")
@@ -58,6 +56,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
         ConfigError: for settings that do not fit the corpus, the cluster or the run that is resumed.
         DataError, StorageError: if the corpus or the run's folder cannot be used.
         TrainingError: if training had to stop.
+        RunStopped: if it was asked to, by `ecgdist jobs stop` or a signal, and has saved.
     """
     console = console or Console()
     run = Location.of(config.out)
@@ -85,21 +84,32 @@ def _train(run: Location, plan: RunPlan, console: Console, lease: Lease) -> None
     for warning in refuse_shared(plan):
         console.print(f"WARNING: {warning}", soft_wrap=True, highlight=False)
     _announce(plan, console)
+    say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    forget_stop(run)
     with ray_session(num_cpus=local_cpus(config)), user_errors():
-        use_gpu = _wants_gpu(config)
-        _check_cluster(config)
+        check_cluster(config)
         mailbox = Mailbox()
         try:
-            with ProgressView(console, mailbox, plan.total_steps).showing() as view:
-                _fit(_trainer(config, mailbox, use_gpu, lease))
+            with (
+                ProgressView(console, mailbox, plan.total_steps).showing() as view,
+                heeding_signals(partial(_ask_to_stop, run, say)),
+            ):
+                stopped = beside_signals(lambda: train(config, mailbox, lease, say))
         finally:
             mailbox.close()
     if view.error is not None:
         raise view.error
+    if stopped is not None:
+        raise RunStopped(f"{stopped}; the same command goes on from there")
     lease.check()
     (run / MODEL).delete()  # what an interrupted export left is no model, and in the way of one
     model = export_model(run, run / MODEL)
     console.print(f"model written to {model}", soft_wrap=True, highlight=False)
+
+
+def _ask_to_stop(run: Location, say: Callable[[str], None], signal_name: str) -> None:
+    say(f"{signal_name}: saving a checkpoint, then stopping; once more to end at once")
+    ask_to_stop(run, signal_name)
 
 
 def refuse_shared(plan: RunPlan) -> list[str]:
@@ -162,23 +172,6 @@ def _with_whole_paths(config: PretrainConfig) -> PretrainConfig:
     return config.model_copy(update=places)
 
 
-def local_cpus(config: PretrainConfig) -> int:
-    """Logical CPUs that a local cluster needs for the run: for its workers, and for the read tasks that feed them."""
-    workers = config.workers
-    return math.ceil(workers.count * (workers.cpus_each + config.data.stream.cpus))
-
-
-def _fit(trainer: TorchTrainer) -> None:
-    """Train; an `EcgdistError` that a worker met is raised as itself."""
-    try:
-        trainer.fit()
-    except ray.train.TrainingFailedError as error:
-        found = find_user_error(error)
-        if found is None:
-            raise
-        raise found from error
-
-
 def check_folder(run: Location, plan: RunPlan) -> bool:
     """Whether `run` is this run's folder already; one that holds anything else is refused.
 
@@ -187,7 +180,7 @@ def check_folder(run: Location, plan: RunPlan) -> bool:
     """
     if (run / RUN).exists():
         # Also where there is no checkpoint yet: the model is published with what run.json says.
-        _state_at_start(run).refuse_other_run(plan.state(0, plan.config.workers.count))
+        _state_at_start(run).refuse_other_run(plan.state(0, plan.config.workers.most))
         return True
     if run.is_file() or set(run.list_files()) - LEASE_FILES:
         raise ConfigError(f"{run} exists and is not a run; choose another --out, or remove it first")
@@ -222,7 +215,7 @@ def _state_at_start(run: Location) -> TrainState:
     return TrainState(
         step=0,
         total_steps=content["total_steps"],
-        world_size=config.workers.count,
+        world_size=config.workers.most,
         corpus_id=content["corpus_id"],
         settings=config.fixed_part() | {"global_batch": content["global_batch"]},
     )
@@ -230,6 +223,8 @@ def _state_at_start(run: Location) -> TrainState:
 
 def _announce(plan: RunPlan, console: Console) -> None:
     order, config = plan.order, plan.config
+    workers = config.workers
+    number = f"{workers.least} to {workers.most}" if workers.is_elastic else f"{workers.most}"
     left_out = ", ".join(f"{count} in {split}" for split, count in plan.selection.left_out.items())
     if plan.selection.linked:
         left_out += f"; {plan.selection.linked} others of their patients and waveforms"
@@ -243,58 +238,7 @@ def _announce(plan: RunPlan, console: Console) -> None:
         f"pretraining {config.encoder.size} on corpus {plan.corpus.corpus_id}: {order.num_rows:,} ECGs"
         + (f" (left out by data.exclude_splits: {left_out})" if left_out else "")
         + f", {plan.total_steps:,} steps of {order.global_batch}, {order.steps_per_epoch:,} steps an epoch; "
-        f"{config.workers.count} workers, ZeRO stage {config.engine.zero_stage}, {config.engine.precision}",
+        f"{number} workers, ZeRO stage {config.engine.zero_stage}, {config.engine.precision}",
         soft_wrap=True,
         highlight=False,
     )
-
-
-def _wants_gpu(config: PretrainConfig) -> bool:
-    available = ray.cluster_resources().get("GPU", 0) >= 1
-    if config.workers.accelerator == "gpu" and not available:
-        raise ConfigError(
-            "workers.accelerator = gpu, but the cluster has no GPU; use auto or cpu, or add GPU nodes"
-        )
-    return available and config.workers.accelerator != "cpu"
-
-
-def _check_cluster(config: PretrainConfig) -> None:
-    """Without a CPU for read tasks beside those of the workers, training would wait for data for ever."""
-    cpus = ray.cluster_resources().get("CPU", 0)
-    needed = config.workers.count * (config.workers.cpus_each + config.data.stream.cpus_per_task)
-    if cpus < needed:
-        raise ConfigError(
-            f"the cluster has {cpus:g} CPUs; {config.workers.count} workers with workers.cpus_each = "
-            f"{config.workers.cpus_each:g} and a read task of {config.data.stream.cpus_per_task:g} CPUs each "
-            f"need {needed:g}"
-        )
-
-
-def _trainer(config: PretrainConfig, mailbox: Mailbox, use_gpu: bool, lease: Lease) -> TorchTrainer:
-    logging.getLogger("ray.train").setLevel(logging.WARNING)
-    filesystem, path = (Location.of(config.out) / "ray").arrow()
-    workers = config.workers
-    return TorchTrainer(
-        train_worker,
-        train_loop_config={
-            "config": config.model_dump(mode="json"),
-            "mailbox": mailbox,
-            "attempt": lease.attempt,
-            "lease_token": lease.token,
-        },
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        scaling_config=ray.train.ScalingConfig(
-            num_workers=workers.count, use_gpu=use_gpu, resources_per_worker=_resources(config, use_gpu)
-        ),
-        run_config=ray.train.RunConfig(
-            # Ray's own notes of a run are not what resuming reads, so every start has its own.
-            name=f"attempt-{lease.attempt}",
-            storage_path=path,
-            storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
-        ),
-    )
-
-
-def _resources(config: PretrainConfig, use_gpu: bool) -> dict[str, float]:
-    return {"CPU": config.workers.cpus_each} | ({"GPU": 1.0} if use_gpu else {})

@@ -14,26 +14,18 @@ from __future__ import annotations
 import signal
 import threading
 from contextlib import suppress
-from enum import StrEnum
 from types import FrameType, TracebackType
+from typing import NamedTuple
 
 from ray.train.v2._internal.execution.callback import WorkerCallback
 
 from ecgdist.errors import StorageError
-from ecgdist.pretraining.stopping import asked_to_stop
+from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.stopping import Cause, asked_to_stop
 from ecgdist.pretraining.votes import Votes
 from ecgdist.storage import Location
 
 _LOOK_S = 1.0
-
-
-class Cause(StrEnum):
-    """Why workers leave before the end of a run."""
-
-    ASKED = "asked to stop"
-    SIGNAL = "a worker got SIGTERM"
-    DRAIN = "a node is being drained"
-    RESIZE = "the number of workers changes"
 
 
 class _ProcessNotice:
@@ -69,35 +61,43 @@ class HeedSigterm(WorkerCallback):  # type: ignore[misc]  # Ray's classes are un
         signal.signal(signal.SIGTERM, heed)
 
 
+class Notice(NamedTuple):
+    """Why a rank wants to leave."""
+
+    cause: Cause
+    reason: str
+    """For people."""
+
+
 class Notices:
-    """The notices of one rank, as a context manager around the training.
+    """The notices of one rank, as a context manager around the training."""
 
-    Attributes:
-        reason: for people; set with `cause`.
-    """
-
-    def __init__(self, run: Location, rank: int) -> None:
-        self._run, self._looks_for_flag = run, rank == 0
-        self._flag: str | None = None
+    def __init__(self, run: Location, group: Group) -> None:
+        self._run, self._group = run, group
+        self._asked: str | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._look, name="stop flag", daemon=True)
 
     @property
-    def cause(self) -> Cause | None:
-        """Why this rank wants to leave, if it does. That a person asked counts most: it ends the run."""
-        return _here.cause if self._flag is None else Cause.ASKED
-
-    @property
-    def reason(self) -> str | None:
-        """`cause` for people."""
-        return self._flag or _here.cause
+    def notice(self) -> Notice | None:
+        """Why this rank wants to leave, if it does. That a person asked counts most, since it ends the run."""
+        if self._asked is not None:
+            return Notice(Cause.ASKED, self._asked)
+        return None if _here.cause is None else Notice(_here.cause, _here.cause)
 
     def votes(self, save: bool) -> Votes:
         """This rank's wishes for the step that follows."""
-        return Votes(save=save, stop=self.cause is not None)
+        return Votes(save=save, stop=self.notice is not None)
+
+    def of_all(self) -> Notice:
+        """What made the ranks agree to leave. All ranks call this together, after they have agreed."""
+        given: list[Notice | None] = self._group.gather_objects(self.notice)
+        return min(
+            (notice for notice in given if notice is not None), key=lambda n: n.cause is not Cause.ASKED
+        )
 
     def __enter__(self) -> Notices:
-        if self._looks_for_flag:
+        if self._group.rank == 0:
             self._thread.start()
         return self
 
@@ -105,13 +105,13 @@ class Notices:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._ending.set()
-        if self._looks_for_flag:
+        if self._thread.is_alive():
             self._thread.join()
         _here.has_left = True
 
     def _look(self) -> None:
-        while self._flag is None:
+        while self._asked is None:
             with suppress(StorageError):  # the next look may find it; training does not depend on it
-                self._flag = asked_to_stop(self._run)
+                self._asked = asked_to_stop(self._run)
             if self._ending.wait(_LOOK_S):
                 return

@@ -6,6 +6,8 @@ run writes ``stopped.json``. The next start takes both away.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from pydantic import ValidationError
 
 from ecgdist.config import Config
@@ -16,6 +18,15 @@ STOP = "stop.json"
 STOPPED = "stopped.json"
 
 
+class Cause(StrEnum):
+    """Why workers leave before the end of a run."""
+
+    ASKED = "asked to stop"
+    SIGNAL = "a worker got SIGTERM"
+    DRAIN = "a node is being drained"
+    RESIZE = "the number of workers changes"
+
+
 class StopRequest(Config):
     """Content of ``stop.json``."""
 
@@ -24,14 +35,16 @@ class StopRequest(Config):
 
 
 class Stopped(Config):
-    """Content of ``stopped.json``: what a run that left before its end has to say."""
+    """What workers that left before the end of a run have to say; content of ``stopped.json``."""
 
     step: int
     """Steps done, all of them in the checkpoint."""
     total_steps: int
     checkpoint: str
     """Name of the checkpoint, which is committed."""
+    cause: Cause
     reason: str
+    """The cause, or who asked."""
 
     def __str__(self) -> str:
         return f"stopped after step {self.step} of {self.total_steps} ({self.reason}), saved as {self.checkpoint}"

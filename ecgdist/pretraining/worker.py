@@ -20,12 +20,13 @@ from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.metrics import MetricsLog
+from ecgdist.pretraining.notices import Notices
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.recorder import Recorder
 from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
 from ecgdist.pretraining.score import ScoreMean
 from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
-from ecgdist.pretraining.votes import Votes
+from ecgdist.pretraining.stopping import Cause, Stopped, say_stopped
 from ecgdist.pretraining.writer import CheckpointWriter
 from ecgdist.scratch import scratch_folder
 from ecgdist.storage import Location
@@ -34,12 +35,15 @@ from ecgdist.streaming.execution import pool_tables
 from ecgdist.streaming.pool import PoolReader
 
 
-def train_worker(job: dict[str, Any]) -> None:
+def train_worker(job: dict[str, Any]) -> Stopped | None:
     """The function that Ray Train runs in every worker.
 
     Args:
         job: ``config``, the configuration as plain values; ``mailbox``, the way to the driver's console;
             ``attempt`` and ``lease_token`` of the driver's lease.
+
+    Returns:
+        How far training came if it left before the end of the run, None otherwise.
     """
     group = Group()
     mailbox: Mailbox = job["mailbox"]
@@ -48,12 +52,16 @@ def train_worker(job: dict[str, Any]) -> None:
             worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, scratch)
         config = worker.plan.config
         run = Location.of(config.out)
-        with CheckpointWriter(run, group, config.checkpoint, job["attempt"], job["lease_token"]) as writer:
-            worker.run(writer)
+        with (
+            Notices(run, group) as notices,
+            CheckpointWriter(run, group, config.checkpoint, job["attempt"], job["lease_token"]) as writer,
+        ):
+            return worker.run(writer, notices)
     except (ConfigError, TrainingError) as error:
         # All ranks meet these together, and would meet them again: tell the driver, do not start anew.
         if group.rank == 0:
             mailbox.post({"error": error})
+        return None
 
 
 class Worker:
@@ -86,8 +94,8 @@ class Worker:
             device,
         )
 
-    def run(self, writer: CheckpointWriter) -> None:
-        """Train to the last step, reporting and saving on the way."""
+    def run(self, writer: CheckpointWriter, notices: Notices) -> Stopped | None:
+        """Train to the last step, or until all ranks agree to stop, reporting and saving on the way."""
         config, plan = self.plan.config, self.plan
         log = MetricsLog(Location.of(config.out), self.step) if self.group.rank == 0 else None
         peak = peak_learning_rate(config.optimizer, config.encoder, plan.order.global_batch)
@@ -99,20 +107,23 @@ class Worker:
             while (batch := pace.next(batches)) is not None:
                 learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
                 recorder.add(batch)
-                votes = Votes(save=self.group.rank == 0 and writer.due_by_time)
+                votes = notices.votes(save=self.group.rank == 0 and writer.due_by_time)
                 result = self._train_step(batch, learning_rate, votes)
                 self.step += 1
                 score.add(result.loss, result.parts)
-                last = self.step == plan.total_steps
+                last = result.votes.stop or self.step == plan.total_steps
                 if log is not None and (last or self.step % config.log_every_steps == 0):
                     self._report(log, result, learning_rate, pace)
                 self._tell_finished(writer)
                 if last or result.votes.save or config.checkpoint.due_at(self.step):
-                    self._save(writer, log, score.take())
+                    saved = self._save(writer, log, score.take())
+                if last:
+                    break
             writer.wait()
             self._tell_finished(writer)
         if log is not None:
             log.close()
+        return None if self.step == plan.total_steps else self._stopped(saved, notices)
 
     def _build_engine(self, module: PretrainingModule, restored: Restored | None) -> DeepSpeedEngine:
         config = self.plan.config
@@ -174,12 +185,21 @@ class Worker:
         log.flush_now_and_then()
         self._mailbox.post({"metrics": row})
 
-    def _save(self, writer: CheckpointWriter, log: MetricsLog | None, metric: float | None) -> None:
-        """Begin a checkpoint, which is written while training goes on."""
+    def _stopped(self, checkpoint: str, notices: Notices) -> Stopped:
+        notice = notices.of_all()
+        stopped = Stopped(
+            step=self.step, total_steps=self.plan.total_steps, checkpoint=checkpoint, **notice._asdict()
+        )
+        if self.group.rank == 0 and notice.cause is Cause.ASKED:
+            say_stopped(Location.of(self.plan.config.out), stopped)
+        return stopped
+
+    def _save(self, writer: CheckpointWriter, log: MetricsLog | None, metric: float | None) -> str:
+        """Begin a checkpoint, which is written while training goes on; its name."""
         if log is not None:
             log.flush()
         state = self.plan.state(self.step, self.group.world_size)
-        writer.save(self.engine, self.teacher, state, metric)
+        return writer.save(self.engine, self.teacher, state, metric)
 
     def _tell_finished(self, writer: CheckpointWriter) -> None:
         for name in writer.poll():

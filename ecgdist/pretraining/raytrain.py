@@ -1,0 +1,153 @@
+"""Ray Train, as a pretraining run uses it: what the cluster must have, and workers that come, go and come back."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+
+import ray
+import ray.train
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from ecgdist.errors import ConfigError
+from ecgdist.lease import Lease
+from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.console import Mailbox
+from ecgdist.pretraining.controller import GiveNotice
+from ecgdist.pretraining.notices import HeedSigterm
+from ecgdist.pretraining.stopping import Cause, Stopped
+from ecgdist.pretraining.worker import train_worker
+from ecgdist.raytools import find_user_error
+from ecgdist.storage import Location
+
+_SETTINGS = {
+    # How long Ray waits for a node that it counted on, and that may be dead, before it counts again.
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    # A drain notice may come half a minute before the end.
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+}
+"""Ray Train's own settings, where the environment does not say otherwise."""
+_DRAINED_S = 120.0
+"""How long a drained node is waited for before training starts on the others; Ray Train counts it until it is gone."""
+
+
+def local_cpus(config: PretrainConfig) -> int:
+    """Logical CPUs that a local cluster needs for the run: for its workers, and for the read tasks that feed them."""
+    return math.ceil(config.workers.most * (config.workers.cpus_each + config.data.stream.cpus))
+
+
+def check_cluster(config: PretrainConfig) -> None:
+    """Refuse a cluster on which workers would wait for a GPU, or for the CPUs of the tasks that read for them.
+
+    Raises:
+        ConfigError: saying what there is and what is needed.
+    """
+    workers, stream = config.workers, config.data.stream
+    gpus = ray.cluster_resources().get("GPU", 0)
+    if workers.accelerator == "gpu" and gpus < 1:
+        raise ConfigError(
+            "workers.accelerator = gpu, but the cluster has no GPU; use auto or cpu, or add GPU nodes"
+        )
+    cpus = ray.cluster_resources().get("CPU", 0)
+    needed = workers.least * (workers.cpus_each + stream.cpus_per_task)
+    if cpus < needed:
+        raise ConfigError(
+            f"the cluster has {cpus:g} CPUs; {workers.least} workers with workers.cpus_each = "
+            f"{workers.cpus_each:g} and a read task of {stream.cpus_per_task:g} CPUs each need {needed:g}"
+        )
+    if workers.is_elastic:
+        _check_nodes(config)
+
+
+def _check_nodes(config: PretrainConfig) -> None:
+    """Ray Train starts as many workers on a node as fit, and knows nothing of read tasks."""
+    workers, read = config.workers, config.data.stream.cpus_per_task
+    for node in ray.nodes():
+        cpus = node["Resources"].get("CPU", 0) if node["Alive"] else 0
+        fitting = min(cpus // workers.cpus_each, workers.most)
+        if uses_gpu(config):
+            fitting = min(fitting, node["Resources"].get("GPU", 0))
+        if fitting * (workers.cpus_each + read) > cpus:
+            raise ConfigError(
+                f"Ray would start {fitting:g} workers of workers.cpus_each = {workers.cpus_each:g} on a node with "
+                f"{cpus:g} CPUs, where their read tasks of {read:g} CPUs each would find no room; "
+                "raise workers.cpus_each, lower workers.max, or give workers.count instead of min and max"
+            )
+
+
+def uses_gpu(config: PretrainConfig) -> bool:
+    """Whether the workers get a GPU each."""
+    return config.workers.accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+
+
+def train(
+    config: PretrainConfig, mailbox: Mailbox, lease: Lease, say: Callable[[str], None]
+) -> Stopped | None:
+    """Train until the run is done or asked to stop; workers that had to leave start again where there is room.
+
+    Returns:
+        How far training came if it was asked to stop, None otherwise.
+
+    Raises:
+        EcgdistError: that a worker met, as itself.
+    """
+    start = 0
+    while (stopped := _fit(_trainer(config, mailbox, lease, start))) is not None:
+        if stopped.cause is Cause.ASKED:
+            return stopped
+        say(f"{stopped}; starting again")
+        _wait_for_drained_nodes()
+        start += 1
+    return None
+
+
+def _fit(trainer: TorchTrainer) -> Stopped | None:
+    try:
+        stopped: Stopped | None = trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        found = find_user_error(error)
+        if found is None:
+            raise
+        raise found from error
+    return stopped
+
+
+def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int) -> TorchTrainer:
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
+    filesystem, path = (Location.of(config.out) / "ray").arrow()
+    workers, use_gpu = config.workers, uses_gpu(config)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "mailbox": mailbox,
+            "attempt": lease.attempt,
+            "lease_token": lease.token,
+        },
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=(workers.least, workers.most) if workers.is_elastic else workers.most,
+            elastic_resize_monitor_interval_s=workers.resize_check_s,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": 1.0} if use_gpu else {}),
+        ),
+        run_config=ray.train.RunConfig(
+            # Ray's own notes of a run are not what resuming reads, so every start has its own.
+            name=f"attempt-{lease.attempt}-{start}",
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
+            callbacks=[GiveNotice(), HeedSigterm()],
+        ),
+    )
+
+
+def _wait_for_drained_nodes() -> None:
+    deadline = time.monotonic() + _DRAINED_S
+    while time.monotonic() < deadline and ray._private.state.state.get_draining_nodes():
+        time.sleep(0.5)
