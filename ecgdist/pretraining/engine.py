@@ -21,8 +21,9 @@ from ecgdist.errors import DataError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
+from ecgdist.pretraining.pickles import refuse_code
 
-_TAG = "state"
+_TAG, _UNIVERSAL = "state", "universal"
 
 
 class DeepSpeedEngine:
@@ -117,18 +118,22 @@ class DeepSpeedEngine:
     def save(self, folder: Path) -> None:
         """Write this rank's part of the training state below `folder`. All ranks call this together."""
         self._engine.save_checkpoint(os.fspath(folder), tag=_TAG)
+        for script in folder.glob("*.py"):  # DeepSpeed's own tools; a folder of data holds no code
+            script.unlink()
 
     def load(self, folder: Path) -> None:
         """Restore the training state from `folder`, which holds every rank's part.
 
         Raises:
-            DataError: if DeepSpeed finds no state there.
+            DataError: if DeepSpeed finds no state there, or a file holds more than tensors and plain values.
         """
+        refuse_code(folder)
         optimizer = self.optimizer
         settings = [
             {key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups
         ]
-        path, _ = self._engine.load_checkpoint(os.fspath(folder), tag=None)
+        tag = _UNIVERSAL if self._engine.load_universal_checkpoint() else _TAG
+        path, _ = self._engine.load_checkpoint(os.fspath(folder), tag=tag)
         if path is None:
             raise DataError(f"{folder} holds no training state that DeepSpeed can read")
         # Under ZeRO-3, a universal checkpoint gives every group the settings of the first, and all groups one
@@ -161,18 +166,23 @@ def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[
 
 
 def to_universal(folder: Path) -> None:
-    """Convert a checkpoint of ZeRO 1-3 in place, so that any number of workers can load it."""
+    """Convert a checkpoint of ZeRO 1-3 in place, so that any number of workers can load it.
+
+    Raises:
+        DataError: if a file holds more than tensors and plain values.
+    """
     from deepspeed.checkpoint import ds_to_universal
 
+    refuse_code(folder)
+
     options = {"num_extract_workers": 1, "num_merge_workers": 1, "keep_temp_folder": False, "strict": True}
-    source, target = folder / _TAG, folder / "universal"
+    source, target = folder / _TAG, folder / _UNIVERSAL
     with _quiet():
         ds_to_universal.main(
             _Options(
                 input_folder=str(source), output_folder=str(target), inject_missing_state=True, **options
             )
         )
-    (folder / "latest").write_text("universal")
 
 
 class _Options:
