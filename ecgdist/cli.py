@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 plan_app = typer.Typer(help="What a job will take: hours, bytes and workers.", no_args_is_help=True)
 app.add_typer(plan_app, name="plan")
+jobs_app = typer.Typer(help="Runs that train somewhere else.", no_args_is_help=True)
+app.add_typer(jobs_app, name="jobs")
 out_console = Console(width=None if sys.stdout.isatty() else 120)
 error_console = Console(stderr=True)
 
@@ -289,6 +291,28 @@ def export(
     from ecgdist.storage import Location
 
     _say(f"model written to {export_model(Location.of(run), Location.of(out), checkpoint)}")
+
+
+@jobs_app.command("stop")
+@_reported
+def jobs_stop(
+    run_or_job: Annotated[
+        str, typer.Argument(help="Folder of a run, local or s3://; or, with --address, the id of a Ray job.")
+    ],
+    address: Annotated[
+        str | None, typer.Option(help="Dashboard of the cluster of the Ray job, e.g. http://HOST:8265.")
+    ] = None,
+    wait_minutes: Annotated[float, typer.Option(min=0, help="How long to wait for the checkpoint.")] = 30,
+) -> None:
+    """Have a run save a checkpoint and stop; the command that started it goes on from there."""
+    from ecgdist.jobs import stop_job, stop_run
+    from ecgdist.storage import Location
+
+    wait_s = 60 * wait_minutes
+    if address is None:
+        _say(str(stop_run(Location.of(run_or_job), wait_s, _say)))
+    else:
+        _say(str(stop_job(run_or_job, address, wait_s, _say)))
 
 
 @app.command()

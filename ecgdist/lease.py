@@ -162,6 +162,16 @@ class Lease:
         self._lost.set()
 
 
+def holder(run: Location) -> str | None:
+    """Who holds the lease of a run's folder, or has died elsewhere with it; None if nobody does.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    note = _parsed(_read(run / LEASE))
+    return None if note is None or note.released or note.holder.is_dead_here() else str(note)
+
+
 def still_holds(run: Location, token: str) -> bool:
     """Whether the lease of a run's folder is that of `token`; what is written without it would be a second run's.
 
