@@ -1,4 +1,4 @@
-"""DeepSpeed's files are pickles, which may hold code that runs when they are loaded; here they are looked through first."""
+"""DeepSpeed's files are pickles, which may hold code that runs when they are loaded: here they are looked through."""
 
 from __future__ import annotations
 
