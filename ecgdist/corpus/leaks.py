@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,19 +13,11 @@ import pyarrow.compute as pc
 from ecgdist.config import Config
 from ecgdist.corpus.candidates import Pairs, near_pairs
 from ecgdist.corpus.confirm import Floats
-from ecgdist.corpus.copies import MOST_READ_AGAIN, Prints, find_copies, find_copies_between
+from ecgdist.corpus.copies import MOST_READ_AGAIN, find_copies_between
 from ecgdist.corpus.corpus import Corpus
-from ecgdist.corpus.not_compared import (
-    inside_segments,
-    of_crowds,
-    of_other_leads,
-    other_corpora,
-    other_keys,
-    without_first_lead,
-)
+from ecgdist.corpus.not_compared import inside_segments, of_crowds, of_other_leads, other_corpora
 from ecgdist.corpus.splits import groups_of
 from ecgdist.errors import ConfigError
-from ecgdist.signals.fingerprint import SAME_BITS, differing_bits
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -138,69 +128,6 @@ def check_leak(
         evaluation_rows=len(theirs),
         not_compared=tuple(not_compared),
         candidates=len(copies.candidates),
-        shared=tuple(shared),
-    )
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What is kept of the rows that a model was trained on.
-
-    Attributes:
-        corpus_id: of their corpus.
-        patient_key_fingerprint: of the key that its patients are hashed with.
-        patients: keys of the patients.
-        waveforms: ``(n, FINGERPRINT_BYTES)`` distinct fingerprints.
-    """
-
-    corpus_id: str
-    patient_key_fingerprint: str
-    patients: Collection[str]
-    waveforms: npt.NDArray[np.uint8]
-
-
-def check_seen(seen: Seen, evaluation: Corpus, evaluation_rows: Bools) -> LeakReport:
-    """`check_leak` where the signals of the pretraining corpus are not at hand, so that fingerprints decide: with at
-    most `SAME_BITS` differing bits two rows hold one waveform, with some more nobody can tell.
-
-    Raises:
-        DataError, StorageError: if the corpus cannot be read.
-    """
-    theirs = np.flatnonzero(evaluation_rows)
-    prints = evaluation.fingerprints
-
-    def confirm(pairs: Pairs) -> Floats:
-        bits = differing_bits(seen.waveforms[pairs.first], prints[pairs.second])
-        return (bits <= SAME_BITS).astype(np.float32)
-
-    first = Prints(np.arange(len(seen.waveforms)), seen.waveforms)
-    copies = find_copies(first, Prints(theirs, prints[theirs]), confirm)
-    rows = np.unique(copies.pairs.second)
-    shared = [
-        Shared(kind="waveform", pretraining=(), evaluation=(name,)) for name in row_names(evaluation, rows)
-    ]
-    keys = evaluation.columns("patient_key")["patient_key"].take(theirs)
-    of_known = pc.is_in(keys, value_set=pa.array(seen.patients, pa.string())).to_numpy()
-    by_patient: dict[str, list[str]] = defaultdict(list)
-    for key, name in zip(
-        keys.filter(pa.array(of_known)).to_pylist(), row_names(evaluation, theirs[of_known]), strict=True
-    ):
-        by_patient[key].append(name)
-    shared += [
-        Shared(kind="patient", pretraining=(), evaluation=tuple(names)) for names in by_patient.values()
-    ]
-    return LeakReport(
-        pretraining=seen.corpus_id,
-        evaluation=evaluation.corpus_id,
-        pretraining_rows=len(seen.waveforms),
-        evaluation_rows=len(theirs),
-        not_compared=(
-            *other_keys(seen.patient_key_fingerprint, evaluation.manifest.patient_key_fingerprint),
-            *without_first_lead(evaluation, theirs),
-            *of_crowds(len(copies.open)),
-        ),
-        candidates=len(copies.candidates),
-        not_confirmed=len(np.setdiff1d(copies.candidates, rows)),
         shared=tuple(shared),
     )
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.leaks import LeakReport, Seen, check_leak, check_seen
+from ecgdist.corpus.leaks import LeakReport, check_leak
+from ecgdist.corpus.seen import Seen, check_seen
 from ecgdist.errors import EcgdistError
 from ecgdist.modelfolder import Model
 from ecgdist.storage import Location

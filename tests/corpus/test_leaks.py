@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 from ecgdist.cli import app
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.copies import find_copies_between
-from ecgdist.corpus.leaks import LeakReport, Seen, check_leak, check_seen, rows_in_splits, rows_with_linked
+from ecgdist.corpus.leaks import LeakReport, check_leak, rows_in_splits, rows_with_linked
 from ecgdist.corpus.patients import PatientHasher
+from ecgdist.corpus.seen import Seen, check_seen
 from ecgdist.errors import ConfigError
 from tests.corpus.corpora import made_ecg, row, write_corpus
 
