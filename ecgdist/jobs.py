@@ -6,7 +6,7 @@ import shlex
 import time
 from collections.abc import Callable
 
-from ray.job_submission import JobInfo, JobSubmissionClient
+from ray.job_submission import JobDetails, JobSubmissionClient
 
 from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.lease import holder
@@ -71,7 +71,7 @@ def stop_job(job_id: str, address: str, wait_s: float, say: Callable[[str], None
     return stopped
 
 
-def run_of(job: JobInfo) -> Location:
+def run_of(job: JobDetails) -> Location:
     """The folder of the run that a Ray job trains.
 
     Raises:

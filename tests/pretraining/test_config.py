@@ -30,6 +30,16 @@ def config(**values: Any) -> PretrainConfig:
             {"data": {"lanes": 2}, "workers": {"count": 3}},
             "workers.count = 3 is more than data.lanes = 2: every worker needs a lane",
         ),
+        (
+            {"data": {"lanes": 2}, "workers": {"min": 1, "max": 3}},
+            "workers.max = 3 is more than data.lanes = 2: every worker needs a lane",
+        ),
+        ({"workers": {"min": 3, "max": 2}}, "workers.min = 3 is more than workers.max = 2"),
+        ({"workers": {"max": 2}}, "workers.min and workers.max go together; give both, or workers.count"),
+        (
+            {"workers": {"count": 2, "min": 1, "max": 2}},
+            "workers.count = 2 and workers.min, workers.max set the same thing; give one of them",
+        ),
         ({"steps": 10, "epochs": 2.0}, "steps = 10 and epochs = 2.0 set the same thing; give one of them"),
         ({"engine": {"zero_stag": 1}}, "unknown key engine.zero_stag"),
         ({"engine": {"zero_stag": 1}}, "did you mean zero_stage?"),
@@ -55,6 +65,17 @@ def test_the_length_of_a_run_is_given_in_steps_or_in_epochs() -> None:
 
 
 @pytest.mark.parametrize(
+    ("workers", "range_"),
+    [({}, (1, 1)), ({"count": 3}, (3, 3)), ({"min": 2, "max": 4}, (2, 4)), ({"min": 2, "max": 2}, (2, 2))],
+)
+def test_the_number_of_workers_is_one_or_a_range(workers: dict[str, int], range_: tuple[int, int]) -> None:
+    found = config(workers=workers)
+    assert (found.workers.least, found.workers.most) == range_
+    assert found.workers.is_elastic == ("max" in workers)
+    assert build(PretrainConfig, found.model_dump(mode="json")) == found
+
+
+@pytest.mark.parametrize(
     ("rows", "global_batch"), [(1_000_000, 1024), (4096, 1024), (4000, 960), (300, 64), (10, 64)]
 )
 def test_the_global_batch_fits_a_small_corpus(rows: int, global_batch: int) -> None:
@@ -71,6 +92,7 @@ def test_a_given_global_batch_is_kept() -> None:
         {"out": "elsewhere"},
         {"corpus": "moved"},
         {"workers": {"count": 4}},
+        {"workers": {"min": 1, "max": 4}},
         {"checkpoint": {"every_steps": 5}},
         {"log_every_steps": 1},
         {"engine": {"micro_batch": 2}},
