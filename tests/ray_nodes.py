@@ -68,11 +68,11 @@ class Nodes:
     port: int
     nodes: list[Node] = field(default_factory=list)
 
-    def add(self, cpus: int, head: bool = False) -> Node:
-        """Start a node, and wait until the cluster knows it."""
+    def add(self, cpus: int, head: bool = False, dashboard_port: int | None = None) -> Node:
+        """Start a node, and wait until the cluster knows it; the head may have a dashboard, to which jobs go."""
         where = (
-            ["--head", f"--port={self.port}", f"--temp-dir={self.folder}", "--include-dashboard=false",
-             f"--ray-client-server-port={free_port()}"]
+            ["--head", f"--port={self.port}", f"--temp-dir={self.folder}",
+             f"--ray-client-server-port={free_port()}", *_dashboard(dashboard_port)]
             if head
             else [f"--address=127.0.0.1:{self.port}"]
         )  # fmt: skip
@@ -107,6 +107,10 @@ class Nodes:
         for node in self.nodes:
             node.starter.wait()
         self.nodes.clear()
+
+
+def _dashboard(port: int | None) -> list[str]:
+    return ["--include-dashboard=false"] if port is None else [f"--dashboard-port={port}"]
 
 
 @contextmanager

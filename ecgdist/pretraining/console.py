@@ -3,57 +3,98 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError
-from ray.util.queue import Empty, Queue
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ecgdist.errors import EcgdistError
+
 Message = dict[str, Any]
-"""``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row, ``{"error": ...}`` at the end."""
+"""``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row, ``{"error": ...}`` as in `Mailbox.give_up`."""
+
+
+_LOOK_S = 0.2
+
+
+class _Box:
+    """The actor behind a mailbox."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self._given_up = False
+
+    def put(self, message: Message) -> None:
+        self._messages.append(message)
+        self._given_up = self._given_up or "error" in message
+
+    def take(self) -> list[Message]:
+        messages, self._messages = self._messages, []
+        return messages
+
+    def is_given_up(self) -> bool:
+        return self._given_up
 
 
 class Mailbox:
-    """Carries messages from rank 0 to the driver. A driver that is gone does not stop the training."""
+    """Carries messages from workers to the driver. A driver that is gone does not stop the training."""
 
     def __init__(self) -> None:
-        self._queue = Queue(actor_options={"num_cpus": 0})
+        # Beside the driver, so that it is not lost with a worker's node.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        self._box = ray.remote(_Box).options(num_cpus=0, scheduling_strategy=here).remote()
 
     def post(self, message: Message) -> None:
         """Send one message."""
         try:
-            self._queue.put_nowait(message)
+            ray.get(self._box.put.remote(message))
         except RayActorError:
             return
 
-    def receive(self, wait_s: float) -> Message | None:
-        """The next message, or None if none came within `wait_s` seconds."""
+    def give_up(self, error: EcgdistError) -> None:
+        """Tell that training ends with an error that another try would meet again."""
+        self.post({"error": error})
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether a worker gave up: those that Ray Train starts in its place have nothing to do."""
         try:
-            message: Message = self._queue.get(timeout=wait_s)
-        except Empty:
-            return None
-        return message
+            return bool(ray.get(self._box.is_given_up.remote()))
+        except RayActorError:
+            return False
+
+    def receive(self) -> list[Message]:
+        """What was sent since the last call."""
+        messages: list[Message] = ray.get(self._box.take.remote())
+        return messages
 
     def close(self) -> None:
         """End the actor behind the mailbox."""
-        self._queue.shutdown()
+        ray.kill(self._box)
 
 
 class ProgressView:
-    """Prints what arrives in a mailbox while a block runs, and keeps the error that training ended with."""
+    """Prints what arrives in a mailbox while a block runs, and raises the error that training ended with."""
 
     def __init__(self, console: Console, mailbox: Mailbox, total_steps: int) -> None:
         self._console, self._mailbox, self._total = console, mailbox, total_steps
         self._stop = threading.Event()
-        self.error: BaseException | None = None
+        self._error: EcgdistError | None = None
 
     @contextmanager
-    def showing(self) -> Iterator[ProgressView]:
-        """Show progress while the block runs; everything sent before its end is shown."""
+    def showing(self) -> Iterator[None]:
+        """Show progress while the block runs; everything sent before its end is shown.
+
+        Raises:
+            EcgdistError: the first that a worker gave up with, whatever became of the others by that.
+        """
         columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(
             *columns, console=self._console, disable=not self._console.is_terminal, transient=True
@@ -62,29 +103,34 @@ class ProgressView:
             thread = threading.Thread(target=self._follow, args=(bar, task), name="console", daemon=True)
             thread.start()
             try:
-                yield self
+                yield
             finally:
                 self._stop.set()
                 thread.join()
+                if self._error is not None:
+                    raise self._error
 
     def _follow(self, bar: Progress, task: Any) -> None:
         while True:
             stopping = self._stop.is_set()
             try:
-                message = self._mailbox.receive(0.5)
+                messages = self._mailbox.receive()
             except RayActorError:
                 return
-            if message is None:
-                if stopping:
-                    return
-                continue
-            if "metrics" in message:
-                bar.update(task, completed=message["metrics"]["step"])
-                self._console.print(line(message["metrics"], self._total), highlight=False, soft_wrap=True)
-            if "text" in message:
-                self._console.print(message["text"], highlight=False, markup=False, soft_wrap=True)
-            if "error" in message:
-                self.error = message["error"]
+            for message in messages:
+                self._show(message, bar, task)
+            if stopping:
+                return
+            time.sleep(_LOOK_S)
+
+    def _show(self, message: Message, bar: Progress, task: Any) -> None:
+        if "metrics" in message:
+            bar.update(task, completed=message["metrics"]["step"])
+            self._console.print(line(message["metrics"], self._total), highlight=False, soft_wrap=True)
+        if "text" in message:
+            self._console.print(message["text"], highlight=False, markup=False, soft_wrap=True)
+        if "error" in message:
+            self._error = self._error or message["error"]
 
 
 def line(row: Message, total_steps: int) -> str:

@@ -21,6 +21,7 @@ from ecgdist.errors import DataError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
+from ecgdist.pretraining.nonfinite import GradientWatch
 from ecgdist.pretraining.pickles import refuse_code
 
 _TAG, _UNIVERSAL = "state", "universal"
@@ -67,6 +68,7 @@ class DeepSpeedEngine:
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=adamw, config=settings, dist_init_required=False
         )
+        self._watch = GradientWatch(module)
         # In bf16 without ZeRO, DeepSpeed begins with a step without gradients, which Adam would count.
         for state in self.optimizer.state.values():
             state["step"].zero_()
@@ -87,6 +89,10 @@ class DeepSpeedEngine:
         self._engine.backward(loss, scale_wrt_gas=False)
         if not last:
             self._engine.step()
+
+    def take_not_finite(self) -> Tensor:
+        """Whether this rank's last backward pass made a gradient that is not finite: 0-d bool."""
+        return self._watch.take()
 
     def update(self, learning_rate: float) -> float:
         """Change the weights; returns the norm of the gradient before clipping."""

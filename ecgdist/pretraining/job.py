@@ -91,14 +91,12 @@ def _train(run: Location, plan: RunPlan, console: Console, lease: Lease) -> None
         mailbox = Mailbox()
         try:
             with (
-                ProgressView(console, mailbox, plan.total_steps).showing() as view,
+                ProgressView(console, mailbox, plan.total_steps).showing(),
                 heeding_signals(partial(_ask_to_stop, run, say)),
             ):
                 stopped = beside_signals(lambda: train(config, mailbox, lease, say))
         finally:
             mailbox.close()
-    if view.error is not None:
-        raise view.error
     if stopped is not None:
         raise RunStopped(f"{stopped}; the same command goes on from there")
     lease.check()

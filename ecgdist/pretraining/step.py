@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from ecgdist.objectives.reconstruction import count_tokens
 from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects
 from ecgdist.pretraining.votes import Votes
 from ecgdist.streaming.batches import RankBatch
 from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
@@ -41,6 +42,9 @@ class Engine(Protocol):
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Accumulate gradients; `last` marks the step's last micro-batch."""
+
+    def take_not_finite(self) -> Tensor:
+        """Whether this rank's last backward pass made a gradient that is not finite: 0-d bool."""
 
     def update(self, learning_rate: float) -> float:
         """Change the weights; returns the norm of the gradient before clipping."""
@@ -106,8 +110,9 @@ class TrainingStep:
         """Train on one global batch, and count the `votes` of all ranks on the way.
 
         Raises:
-            TrainingError: on all ranks together; before the weights change, if a loss is not finite anywhere,
-                and after it, if the gradient is not.
+            NotFiniteError: on all ranks together, before the weights change, if a loss or gradient is not finite on
+                any of them.
+            TrainingError: on all ranks together, after it, if only the sum of the gradients is not.
         """
         views = self._views(batch)
         keys = key_patient = None
@@ -118,18 +123,20 @@ class TrainingStep:
         tokens = self._group.sum(self._count_tokens(views))
         chunks = np.array_split(np.arange(len(batch.positions)), self.num_micro_batches)
         totals = torch.zeros(2, dtype=torch.float64)
-        suspects: list[str] = []
+        bad_loss, bad_gradient = [], []
         for number, chunk in enumerate(chunks):
             loss, sums = self._forward(views, chunk, keys, key_patient, tokens)
             self.engine.backward(loss, last=number == len(chunks) - 1)
             totals += sums
-            if not torch.isfinite(sums).all():
-                suspects.extend(batch.row_ids[i] for i in chunk)
-        totals, agreed = self._agree(totals, suspects, batch.step, votes)
+            bad_loss.append(not torch.isfinite(sums).all())
+            bad_gradient.append(self.engine.take_not_finite())
+        totals, num_bad, agreed = self._agree(totals, bad_loss, torch.stack(bad_gradient), votes)
+        if num_bad:
+            self._stop(batch, chunks, bad_loss, bad_gradient)
         gradient_norm = self.engine.update(learning_rate)
         if not math.isfinite(gradient_norm):
             raise TrainingError(
-                f"step {batch.step}: the gradient is not finite (norm {gradient_norm}), though the loss is. "
+                f"step {batch.step}: the gradient is not finite (norm {gradient_norm}), though every rank's part is. "
                 "The weights it gave are not saved. Begin anew in another --out with a lower "
                 "optimizer.learning_rate, or with engine.precision = fp32"
             )
@@ -222,22 +229,30 @@ class TrainingStep:
         )
         return loss * self._group.world_size, sums
 
-    def _agree(self, totals: Tensor, suspects: list[str], step: int, votes: Votes) -> tuple[Tensor, Votes]:
-        """Sums and votes of all ranks; all ranks stop together if any of the sums is not finite."""
-        bad = torch.tensor([float(bool(suspects))], dtype=torch.float64)
-        totals = self._group.sum(torch.cat([totals, bad, votes.counts()]).to(self._device)).cpu()
-        if totals[2]:
-            found = [(r, rows) for r, rows in enumerate(self._group.gather_objects(suspects)) if rows]
-            where = "; ".join(
-                f"rank {r}: {', '.join(rows[:8])}{' ...' if len(rows) > 8 else ''}" for r, rows in found
-            )
-            raise TrainingError(
-                f"step {step}: the loss is not finite in a micro-batch with these records ({where}). "
-                "The weights were not changed. Look at these records in their source; run again to go "
-                "on from the last checkpoint, or begin anew in another --out with a lower "
-                "optimizer.learning_rate"
-            )
-        return totals[:2], Votes.agreed(totals[3:])
+    def _agree(
+        self, totals: Tensor, bad_loss: list[bool], bad_gradient: Tensor, votes: Votes
+    ) -> tuple[Tensor, int, Votes]:
+        """Over all ranks: sums, in how many micro-batches loss or gradient is not finite, and votes."""
+        counts = torch.cat([totals, torch.tensor([sum(bad_loss)]), votes.counts()]).to(self._device)
+        counts[2] += bad_gradient.sum()
+        counts = self._group.sum(counts).cpu()
+        return counts[:2], int(counts[2]), Votes.agreed(counts[3:])
+
+    def _stop(
+        self,
+        batch: RankBatch,
+        chunks: list[npt.NDArray[np.int_]],
+        bad_loss: list[bool],
+        bad_gradient: list[Tensor],
+    ) -> NoReturn:
+        """Raise, on all ranks, where a loss or gradient was not finite."""
+        bad = [loss or bool(gradient) for loss, gradient in zip(bad_loss, bad_gradient, strict=True)]
+        suspects = [
+            batch.row_ids[i] for chunk, is_bad in zip(chunks, bad, strict=True) if is_bad for i in chunk
+        ]
+        what = "loss" if any(bad_loss) else "gradient"
+        own = Suspects(batch.step, self._group.rank, what, suspects, batch.row_ids) if any(bad) else None
+        raise NotFiniteError.of([found for found in self._group.gather_objects(own) if found])
 
     def _result(self, totals: Tensor, tokens: Tensor, gradient_norm: float, votes: Votes) -> StepResult:
         sums = {"reconstruction_sum": totals[0], "contrastive_sum": totals[1]}

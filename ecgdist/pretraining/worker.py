@@ -12,7 +12,7 @@ import ray.train
 import ray.train.torch
 
 from ecgdist.config import build
-from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
 from ecgdist.pretraining.config import PretrainConfig
@@ -20,6 +20,7 @@ from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.metrics import MetricsLog
+from ecgdist.pretraining.nonfinite import NotFiniteError, write_suspects
 from ecgdist.pretraining.notices import Notices
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.recorder import Recorder
@@ -47,6 +48,8 @@ def train_worker(job: dict[str, Any]) -> Stopped | None:
     """
     group = Group()
     mailbox: Mailbox = job["mailbox"]
+    if mailbox.is_given_up:
+        return None
     try:
         with scratch_folder("resume") as scratch:
             worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, scratch)
@@ -57,11 +60,16 @@ def train_worker(job: dict[str, Any]) -> Stopped | None:
             CheckpointWriter(run, group, config.checkpoint, job["attempt"], job["lease_token"]) as writer,
         ):
             return worker.run(writer, notices)
-    except (ConfigError, TrainingError) as error:
-        # All ranks meet these together, and would meet them again: tell the driver, do not start anew.
+    except NotFiniteError as error:
+        # All ranks are here.
         if group.rank == 0:
-            mailbox.post({"error": error})
+            mailbox.give_up(write_suspects(Location.of(job["config"]["out"]), error))
         return None
+    except (ConfigError, DataError, TrainingError) as error:
+        # Another try would meet it again. Perhaps other ranks did not meet it, and wait for this one: raised, it has
+        # Ray Train end all of them, and those that it starts in their place find that they have nothing to do.
+        mailbox.give_up(error)
+        raise
 
 
 class Worker:

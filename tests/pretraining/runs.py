@@ -20,6 +20,7 @@ from ecgdist.preprocessing import DeviceStep, PackStep, Preprocessing
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine, parameter_groups
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.nonfinite import GradientWatch
 from ecgdist.pretraining.step import NO_VOTES, StepResult, TrainingStep, micro_batches
 from ecgdist.pretraining.votes import Votes
 from ecgdist.streaming.batches import RankBatch
@@ -65,12 +66,16 @@ class PlainEngine:
         self._clip_norm = clip_norm
         self._optimizer = torch.optim.AdamW(parameter_groups(module, WEIGHT_DECAY), lr=0.0, betas=(0.9, 0.95))
         self.gradients: Arrays = {}
+        self._watch = GradientWatch(module)
 
     def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
         return self.module(*inputs)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()
+
+    def take_not_finite(self) -> Tensor:
+        return self._watch.take()
 
     def update(self, learning_rate: float) -> float:
         for weight in self.module.parameters():

@@ -5,7 +5,10 @@ Gradients are those of torch's own autograd in `PlainEngine`, before clipping; w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,9 @@ import torch
 from ecgdist.errors import TrainingError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects, write_suspects
 from ecgdist.pretraining.step import StepResult, micro_batches
+from ecgdist.storage import Location
 from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
 from tests.pretraining.processes import Processes
 from tests.pretraining.runs import (
@@ -186,8 +191,80 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_before_the_update(
         assert same_weights
 
 
-def train_with_endless_gradient(setting: Setting, bad_rank: int) -> Any:
-    """What a step raises when a gradient overflows on one rank."""
+class _NanGradient(torch.autograd.Function):
+    """Passes values on, and makes their gradient NaN in the first row."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor) -> torch.Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        bad = gradient.clone()
+        bad[0] = torch.nan
+        return bad
+
+
+@dataclass
+class Stopped:
+    """What a rank found when a gradient was not finite.
+
+    Attributes:
+        error: what the step raised.
+        same: whether weights, their fp32 copies, optimizer and teacher are as they were, to the last bit.
+    """
+
+    error: Any
+    same: bool
+
+
+def train_with_nan_gradient(setting: Setting, bad_rank: int) -> Stopped:
+    """A good step, and one in which a layer of one rank passes NaN back, though its loss is finite."""
+    run, group = SmallRun(setting), Group()
+    run.steps(0, 1)
+    before = everything(run)
+    if group.rank == bad_rank:
+        layer = dict(run.engine.module.named_modules())["encoder.transformer.blocks.0"]
+        layer.register_forward_hook(lambda module, inputs, output: _NanGradient.apply(output))
+    try:
+        run.step(rank_batch(1, group))
+        error = None
+    except TrainingError as raised:
+        error = raised
+    return Stopped(error, all(torch.equal(a, b) for a, b in zip(before, everything(run), strict=True)))
+
+
+def everything(run: SmallRun) -> list[torch.Tensor]:
+    """Copies of all that training changes on this rank."""
+    states = [value for state in run.engine.optimizer.state.values() for value in state.values()]
+    weights = [torch.from_numpy(array.copy()) for array in (run.weights() | run.teacher_weights()).values()]
+    parts = [weight.detach() for weight in run.engine.module.parameters()]
+    return [value.clone() for value in [*weights, *parts, *states]]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_a_gradient_that_is_not_finite_on_one_rank_stops_all_before_the_update(
+    processes: GroupOf, zero_stage: int, precision: str
+) -> None:
+    setting = Setting(zero_stage=zero_stage, precision=precision, micro_batch=2)
+    answers = processes(2).run(train_with_nan_gradient, setting, 1)
+    for answer in answers:
+        assert answer.same
+        assert isinstance(answer.error, NotFiniteError)
+        assert "step 1: the gradient is not finite" in str(answer.error)
+        assert "The weights were not changed" in str(answer.error)
+        (found,) = answer.error.found
+        assert (found.step, found.rank, found.what) == (1, 1, "gradient")
+        assert found.batch == [f"made-up/1-{position}#0" for position in (6, 7, 8, 9)]
+        assert set(found.suspects) == set(found.batch), (
+            "every micro-batch of this rank went through the bad layer"
+        )
+    assert str(answers[0].error) == str(answers[1].error)
+
+
+def train_with_endless_sum(setting: Setting, bad_rank: int) -> Any:
+    """What a step raises when a gradient overflows on one rank after it was looked at."""
     run = SmallRun(setting)
     if Group().rank == bad_rank:
         weight = dict(run.engine.module.named_parameters())["encoder.transformer.blocks.0.norm_mlp.weight"]
@@ -196,8 +273,33 @@ def train_with_endless_gradient(setting: Setting, bad_rank: int) -> Any:
 
 
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-def test_a_gradient_that_is_not_finite_stops_all(processes: GroupOf, zero_stage: int) -> None:
+def test_a_sum_of_gradients_that_is_not_finite_stops_all(processes: GroupOf, zero_stage: int) -> None:
     setting = Setting(zero_stage=zero_stage)
-    for answer in processes(2).run(train_with_endless_gradient, setting, 0):
+    for answer in processes(2).run(train_with_endless_sum, setting, 0):
         assert isinstance(answer, TrainingError)
         assert "step 0: the gradient is not finite" in str(answer)
+        assert "though every rank's part is" in str(answer)
+
+
+def test_the_records_of_a_bad_batch_are_written_down(tmp_path: Path) -> None:
+    found = [Suspects(7, rank, "gradient", [f"a/{rank}#0"], [f"a/{rank}#0", "b#0"]) for rank in (0, 2)]
+    error = NotFiniteError.of(found)
+    assert write_suspects(Location.of(tmp_path), error) is error
+    for item in found:
+        assert item.file in str(error)
+        written = json.loads((tmp_path / item.file).read_text())
+        assert written == {
+            "step": 7,
+            "rank": item.rank,
+            "what": "gradient",
+            "suspects": item.suspects,
+            "batch": item.batch,
+        }
+
+
+def test_records_that_cannot_be_written_down_hide_nothing(tmp_path: Path) -> None:
+    (tmp_path / "nonfinite").write_text("in the way")
+    error = NotFiniteError.of([Suspects(7, 0, "loss", ["a#0"], ["a#0"])])
+    told = str(write_suspects(Location.of(tmp_path), error))
+    assert told.startswith(str(error))
+    assert "could not be written" in told
