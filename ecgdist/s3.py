@@ -440,14 +440,15 @@ def _answer(operation: str, *, needs: Sequence[str] = (), **arguments: Any) -> d
 def _retried(request: Callable[[], Result]) -> Result:
     """What `request` gives, tried again while its failures may pass."""
     return tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_may_pass),
+        retry=tenacity.retry_if_exception(may_pass),
         stop=tenacity.stop_after_attempt(_ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
         reraise=True,
     )(request)
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
+    """Whether a request that failed so may succeed later."""
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         later = status in (408, 429) or (status >= 500 and status != 501)

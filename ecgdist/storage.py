@@ -353,11 +353,11 @@ def translated(uri: str) -> Iterator[None]:
             raise MissingFileError(
                 f"{uri} does not exist; check the bucket's name and the key", uri
             ) from error
-        raise StorageError(f"{uri}: {_code_reason(_code(error), uri)}", uri) from error
+        raise StorageError(f"{uri}: {_code_reason(_code(error), uri)}", uri, s3.may_pass(error)) from error
     except s3.FAILURES as error:
-        raise StorageError(f"{uri}: {_client_reason(error)}", uri) from error
+        raise StorageError(f"{uri}: {_client_reason(error)}", uri, s3.may_pass(error)) from error
     except OSError as error:
-        raise StorageError(f"{uri}: {_os_reason(error, uri)}", uri) from error
+        raise StorageError(f"{uri}: {_os_reason(error, uri)}", uri, _arrow_may_pass(error)) from error
 
 
 _ACCESS = "check the access key, its secret and the bucket's policy"
@@ -394,6 +394,13 @@ def _client_reason(error: Exception) -> str:
     if kind in ("IncompleteReadError", "ResponseStreamingError", "ResponseParserError"):
         return "every answer of the storage server was cut short; check the network"
     return f"storage failed with {kind}"
+
+
+def _arrow_may_pass(error: OSError) -> bool:
+    """Whether what Arrow's client tells of a request may pass: all but a refusal, which has a name."""
+    text = str(error)
+    answer = re.search(r"AWS Error (\w+)", text)
+    return bool(answer and not re.search(r"DENIED|FORBIDDEN|SIGNATURE|INVALID|NO_SUCH|NOT_FOUND", answer[1]))
 
 
 def _os_reason(error: OSError, uri: str) -> str:
