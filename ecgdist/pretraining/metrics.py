@@ -11,6 +11,8 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
+from ecgdist.errors import StorageError
+from ecgdist.patience import patiently
 from ecgdist.storage import Location
 
 METRICS = "metrics.jsonl"
@@ -47,12 +49,23 @@ class MetricsLog:
                 self._board.add_scalar(name, value, row["step"])
 
     def flush_now_and_then(self) -> None:
-        """Bring the run's folder up to date, unless that was done in the last seconds: it writes all rows again."""
-        if time.monotonic() - self._flushed > _FLUSH_EVERY_S:
-            self.flush()
+        """Bring the run's folder up to date, unless that was done in the last seconds: it writes all rows again.
+
+        Storage that is away for a while gets the rows later: nobody waits for them.
+        """
+        if time.monotonic() - self._flushed <= _FLUSH_EVERY_S:
+            return
+        try:
+            self._write()
+        except StorageError as error:
+            if not error.may_pass:
+                raise
 
     def flush(self) -> None:
-        """Bring the run's folder up to date."""
+        """Bring the run's folder up to date; waits while storage is away."""
+        patiently(self._write)
+
+    def _write(self) -> None:
         self._flushed = time.monotonic()
         self._target.write_bytes("".join(json.dumps(row) + "\n" for row in self._rows).encode())
         self._board.flush()
