@@ -17,7 +17,10 @@ import pytest
 from ecgdist.errors import ConfigError, TrainingError
 from ecgdist.identity import ProcessIdentity
 from ecgdist.lease import BEAT_S, EXPIRES_S, LEASE, Lease, still_holds
+from ecgdist.s3 import TIMEOUT
 from ecgdist.storage import Location
+from tests.conftest import S3Server
+from tests.faulty_s3 import FAULTS, faulty_s3
 
 _BEAT_S, _EXPIRES_S = 0.1, 1.5
 
@@ -219,8 +222,23 @@ def is_held(lease: Lease) -> bool:
     return True
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+@pytest.mark.s3
+def test_requests_that_fail_do_not_cost_the_lease(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even those that the server has done, and whose answer is lost: a heartbeat knows its own."""
+    monkeypatch.setenv(TIMEOUT, "1")
+    with faulty_s3(s3.endpoint, one_in=3, latency_s=0, silence_s=3) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        run = Location.of(f"s3://ecg/leases/{os.urandom(4).hex()}")
+        with Lease.take(run, beat_s=0.02, expires_s=5) as lease:
+            until(lambda: proxy.done["lost"] >= 4, 120)
+            lease.check()
+            assert still_holds(run, lease.token)
+        assert not still_holds(run, lease.token)
+        assert set(proxy.done) == set(FAULTS)

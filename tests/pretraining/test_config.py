@@ -120,3 +120,26 @@ def test_what_changes_no_result_may_change_on_resume(free: dict[str, Any]) -> No
 )
 def test_what_changes_results_is_fixed_for_a_run(fixed: dict[str, Any]) -> None:
     assert config(**fixed).fixed_part() != config().fixed_part()
+
+
+def test_checkpoints_come_by_time_unless_steps_are_asked_for() -> None:
+    usual, by_steps = (
+        config().checkpoint,
+        config(checkpoint={"every_minutes": None, "every_steps": 50}).checkpoint,
+    )
+    assert (usual.every_minutes, usual.every_steps, usual.keep_last, usual.keep_best) == (15, None, 2, None)
+    assert not any(usual.due_at(step) for step in range(1, 1000))
+    assert [step for step in range(1, 151) if by_steps.due_at(step)] == [50, 100, 150]
+
+
+@pytest.mark.parametrize("part", ["generative", "contrastive"])
+def test_the_best_checkpoint_is_judged_by_a_value_that_the_run_has(part: str) -> None:
+    metric = {"generative": "reconstruction", "contrastive": "contrastive"}[part]
+    settings = {"checkpoint": {"keep_best": {"metric": metric}}, "objective": {part: {"weight": 0}}}
+    with pytest.raises(
+        ConfigError, match=rf"keep_best\.metric = {metric}, but the objective has no such part"
+    ):
+        config(**settings)
+    assert config(checkpoint=settings["checkpoint"]).checkpoint.keep_best is not None
+    with pytest.raises(ConfigError, match=r"keep_best\.metric"):
+        config(checkpoint={"keep_best": {"metric": "accuracy"}})
