@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import os
@@ -121,7 +122,7 @@ def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int)
         os.environ.setdefault(name, value)
     filesystem, path = (Location.of(config.out) / "ray").arrow()
     workers, use_gpu = config.workers, uses_gpu(config)
-    return TorchTrainer(
+    trainer = TorchTrainer(
         train_worker,
         train_loop_config={
             "config": config.model_dump(mode="json"),
@@ -145,6 +146,11 @@ def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int)
             callbacks=[GiveNotice(), HeedSigterm()],
         ),
     )
+    # Ray reserves what workers need in the name of this id, and for three minutes after a controller's death, which no
+    # other run may use: under the same id, the next start of this run takes over what the dead one had.
+    run_id = hashlib.sha256(config.out.encode()).hexdigest()[:32]
+    object.__setattr__(trainer.train_run_context, "run_id", run_id)
+    return trainer
 
 
 def _wait_for_drained_nodes() -> None:
