@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ecgdist.corpus.codec import decode
 from ecgdist.corpus.examples import RefusedExample, refused_examples
+from ecgdist.corpus.footer import read_footer
 from ecgdist.corpus.manifest import Manifest
 from ecgdist.corpus.schema import (
     FACTS_BYTES,
@@ -70,6 +72,12 @@ class Corpus:
         self._first_group = np.concatenate([[0], np.cumsum(groups_per_shard)]).astype(np.int64)
         self._open_shards: dict[int, pq.ParquetFile] = {}
         self._columns: dict[str, pa.ChunkedArray] = {}
+
+    def reopened(self) -> Corpus:
+        """The same corpus with open files of its own: a Parquet file serves one thread at a time."""
+        other = copy.copy(self)
+        other._open_shards = {}
+        return other
 
     @property
     def corpus_id(self) -> str:
@@ -160,13 +168,20 @@ class Corpus:
         facts = self.manifest.shards[shard]
         path = self.location / "shards" / facts.name
         place = group - int(self._first_group[shard])
-        with translated(str(path)), _damage_named(path):
+        with (
+            translated(str(path)),
+            _damage_named(path, f"row group {place}: "),
+            self._closing_after_failure(shard),
+        ):
             file = self._shard(shard, path)
             found = file.metadata.row_group(place).num_rows if place < file.num_row_groups else 0
             # Before anything is read, so that no file can claim more rows than memory holds.
             if found != self._group_rows[group]:
-                raise DataError(f"{path}: row group has {found} rows, its manifest {self._group_rows[group]}")
-            table = file.read_row_group(place, columns=list(columns))
+                raise DataError(
+                    f"{path}: row group {place} has {found} rows, its manifest {self._group_rows[group]}"
+                )
+            # Nearly all the work is in one column, and threads for the others cost more than they give.
+            table = file.read_row_group(place, columns=list(columns), use_threads=False)
             if table.num_rows != found:
                 raise ValueError(f"{found} rows are announced, {table.num_rows} are there")
             return pa.table({name: self._column(table[name], name, rows) for name in columns})
@@ -218,15 +233,24 @@ class Corpus:
             return signal_column(decode(stored_array(column, self.num_samples), self.num_samples, rows))
         return column if rows is None else column.take(pa.array(rows))
 
+    @contextmanager
+    def _closing_after_failure(self, shard: int) -> Iterator[None]:
+        """A second try begins with the file itself: what a reader keeps after a failure is its own affair."""
+        try:
+            yield
+        except OSError:
+            self._open_shards.pop(shard, None)
+            raise
+
     def _shard(self, shard: int, path: Location) -> pq.ParquetFile:
         if shard not in self._open_shards:
             if len(self._open_shards) >= _MAX_OPEN_SHARDS:
                 self._open_shards.pop(next(iter(self._open_shards))).close(force=True)
             filesystem, name = path.arrow()
-            file = pq.ParquetFile(
-                filesystem.open_input_file(name), pre_buffer=True, page_checksum_verification=True
-            )
-            # The pages have checksums, the footer has none.
+            opened = filesystem.open_input_file(name)
+            metadata = read_footer(opened, self.manifest.shards[shard])
+            file = pq.ParquetFile(opened, metadata=metadata, pre_buffer=True, page_checksum_verification=True)
+            # Whoever makes a corpus makes its manifest, too.
             if not file.schema_arrow.equals(shard_schema(self.num_samples)):
                 raise ValueError("its columns are not those of a corpus")
             most_bytes = self.manifest.shards[shard].rows * (signal_bytes(self.num_samples) + FACTS_BYTES)
@@ -248,8 +272,8 @@ class Corpus:
 
 
 @contextmanager
-def _damage_named(path: Location) -> Iterator[None]:
-    """Tell a damaged file, which no second try mends, from storage that fails."""
+def _damage_named(path: Location, part: str = "") -> Iterator[None]:
+    """Tell a damaged file, which no second try mends, from storage that fails; `part` is named before the cause."""
     try:
         yield
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
@@ -257,4 +281,4 @@ def _damage_named(path: Location) -> Iterator[None]:
         if isinstance(error, OSError) and (error.errno is not None or "AWS Error" in str(error)):
             raise
         cause = str(error).strip().splitlines()[0]
-        raise DataError(f"{path} is damaged ({cause}); pack the corpus again") from error
+        raise DataError(f"{path} is damaged ({part}{cause}); pack the corpus again") from error

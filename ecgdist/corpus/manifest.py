@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import Any
 
+from pydantic import Field
+
 from ecgdist.config import Config, build
 from ecgdist.corpus.codec import CODEC
 from ecgdist.corpus.schema import FORMAT_VERSION
@@ -22,6 +24,9 @@ class ShardFacts(Config):
     """Rows of each row group, in file order."""
     bytes: int
     sha256: str
+    footer_bytes: int = Field(ge=8)
+    footer_sha256: str
+    """Of the file's last `footer_bytes`, see `footer`."""
 
 
 class SourceFacts(Config):

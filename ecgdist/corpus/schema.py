@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from ecgdist.record import NUM_LEADS
 from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ROWS_PER_GROUP = 128
 """Rows of one Parquet row group: the unit of reading and of the epoch's permutation.
 

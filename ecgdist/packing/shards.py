@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 
 from ecgdist.corpus.codec import encode
 from ecgdist.corpus.examples import EXAMPLES, Examples
+from ecgdist.corpus.footer import shard_facts
 from ecgdist.corpus.manifest import ShardFacts
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
@@ -205,16 +205,8 @@ def _write_rows(work: Work, number: int, groups: Iterator[list[dict[str, Any]]],
                 place = {"shard": number, "row_group": len(sizes), "row": row}
                 index.append({**{name: facts[name] for name in FACTS.names}, **place})
             sizes.append(len(group))
-    with path.open("rb") as written:
-        sha256 = hashlib.file_digest(written, "sha256").hexdigest()
     (work.out / part_name(number)).write_bytes(plain_bytes(table(index, INDEX)))
-    return ShardFacts(
-        name=shard_name(number),
-        rows=len(index),
-        row_groups=tuple(sizes),
-        bytes=path.stat().st_size,
-        sha256=sha256,
-    )
+    return shard_facts(path, shard_name(number), sizes)
 
 
 def _write_outcome(

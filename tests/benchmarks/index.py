@@ -26,6 +26,7 @@ import pyarrow as pa
 from ecgdist.corpus import Corpus, Manifest, ShardFacts, SourceFacts
 from ecgdist.corpus.candidates import near_pairs
 from ecgdist.corpus.codec import CODEC, encode
+from ecgdist.corpus.footer import shard_facts
 from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
@@ -102,7 +103,9 @@ def make_corpus(folder: Path, rows: int, seed: int) -> Corpus:
 
 def _listed(name: str, rows: int) -> ShardFacts:
     groups = tuple(min(ROWS_PER_GROUP, rows - start) for start in range(0, rows, ROWS_PER_GROUP))
-    return ShardFacts(name=name, rows=rows, row_groups=groups, bytes=0, sha256="")
+    return ShardFacts(
+        name=name, rows=rows, row_groups=groups, bytes=0, sha256="", footer_bytes=8, footer_sha256=""
+    )
 
 
 def _write_shard(path: Path, waves: npt.NDArray[np.int16]) -> ShardFacts:
@@ -111,7 +114,7 @@ def _write_shard(path: Path, waves: npt.NDArray[np.int16]) -> ShardFacts:
     columns += [pa.nulls(len(waves), field.type) for field in schema if field.name != "signal"]
     with shard_writer(path, PACK.num_samples) as writer:
         writer.write_table(pa.table(columns, schema=schema))
-    return _listed(path.name, len(waves))
+    return shard_facts(path, path.name, _listed(path.name, len(waves)).row_groups)
 
 
 def _parts(sizes: list[int], waves: npt.NDArray[np.int16], seed: int) -> Iterator[pa.Table]:

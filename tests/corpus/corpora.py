@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ecgdist.corpus import Corpus, Manifest, ShardFacts, SourceFacts
+from ecgdist.corpus import Corpus, Manifest, SourceFacts
 from ecgdist.corpus.codec import CODEC, encode
+from ecgdist.corpus.footer import shard_facts
 from ecgdist.corpus.patients import PatientHasher
 from ecgdist.corpus.schema import (
     FACTS,
@@ -92,13 +93,7 @@ def write_corpus(
     }
     for name, file in files.items():
         (folder / name).write_bytes(file)
-    shard_facts = ShardFacts(
-        name=shard.name,
-        rows=len(rows),
-        row_groups=tuple(len(group) for group in groups),
-        bytes=shard.stat().st_size,
-        sha256=_sha256(shard.read_bytes()),
-    )
+    sizes = [len(group) for group in groups]
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         pack=pack,
@@ -109,7 +104,7 @@ def write_corpus(
         sources={name: _source(name, rows) for name in sorted({row["source"] for row in rows})},
         refused={},
         rows=len(rows),
-        shards=(shard_facts,),
+        shards=(shard_facts(shard, shard.name, sizes),),
         index_sha256=_sha256(files["index.parquet"]),
         refused_sha256=_sha256(files["refused.parquet"]),
     ).identified()

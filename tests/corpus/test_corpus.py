@@ -12,6 +12,7 @@ import pytest
 
 import ecgdist.corpus.corpus as module
 from ecgdist.corpus import Corpus
+from ecgdist.corpus.footer import shard_facts
 from ecgdist.corpus.schema import plain_bytes, shard_schema, shard_writer, signal_array
 from ecgdist.errors import DataError, StorageError
 from ecgdist.preprocessing import PackStep
@@ -133,7 +134,9 @@ def test_one_flipped_bit_of_a_signal_is_found_in_training(copy: Path) -> None:
     whole = (copy / "shards/00003.parquet").read_bytes()
     for position in range(4, size // 2, size // 40):
         flip_a_byte(copy / "shards/00003.parquet", position)
-        with pytest.raises(DataError, match=r"00003\.parquet is damaged \(.*; pack the corpus again"):
+        with pytest.raises(
+            DataError, match=r"00003\.parquet is damaged \(row group 0: .*; pack the corpus again"
+        ):
             Corpus(copy).read_group(3, ["signal"])
         (copy / "shards/00003.parquet").write_bytes(whole)
     assert Corpus(copy).read_group(3, ["signal"]).num_rows == 24
@@ -147,11 +150,55 @@ def test_a_cut_or_replaced_shard_is_damaged(copy: Path, content: bytes | None) -
         Corpus(copy).read_group(0, ["signal"])
 
 
+def test_no_flipped_bit_of_a_footer_goes_unnoticed(copy: Path) -> None:
+    """pyarrow would end this process at some of them, and read something else at others."""
+    shard = copy / "shards/00003.parquet"
+    whole = shard.read_bytes()
+    begin = len(whole) - Corpus(copy).manifest.shards[3].footer_bytes
+    for position in range(begin, len(whole)):
+        flip_a_byte(shard, position)
+        with pytest.raises(
+            DataError,
+            match=r"00003\.parquet is damaged \(row group 0: its footer differs from its manifest's",
+        ):
+            Corpus(copy).read_group(3, ["signal"])
+        shard.write_bytes(whole)
+
+
+def test_a_whole_shard_of_the_same_size_is_no_replacement(copy: Path) -> None:
+    """Two rows have changed places: every checksum of Parquet's is right."""
+    shard = copy / "shards/00003.parquet"
+    rows = pq.ParquetFile(shard, page_checksum_verification=True).read()
+    size = shard.stat().st_size
+    with shard_writer(shard, 1000) as writer:
+        writer.write_table(rows.take([1, 0, *range(2, 24)]).cast(shard_schema(1000)))
+    with shard.open("ab") as file:
+        file.truncate(size)
+    with pytest.raises(DataError, match=r"00003\.parquet is damaged \(row group 0: its footer differs"):
+        Corpus(copy).read_group(3, ["signal"])
+
+
 def test_a_shard_of_another_corpus_is_refused(copy: Path) -> None:
     shutil.copyfile(copy / "shards/00014.parquet", copy / "shards/00000.parquet")
-    with pytest.raises(DataError, match="row group has 17 rows, its manifest 24"):
+    with pytest.raises(DataError, match=r"it has [\d,]+ bytes, its manifest [\d,]+"):
+        Corpus(copy).read_group(0, ["signal"])
+
+
+def restate(folder: Path, row_groups: list[int]) -> None:
+    """Give the manifest what the first shard is now, with other row groups: whoever makes a corpus makes both."""
+    manifest = Corpus(folder).manifest
+    facts = shard_facts(folder / "shards/00000.parquet", "00000.parquet", row_groups)
+    changed = manifest.model_copy(update={"shards": (facts, *manifest.shards[1:])})
+    (folder / "manifest.json").write_bytes(changed.identified().to_bytes())
+
+
+def test_a_manifest_that_does_not_fit_its_shard_is_refused(copy: Path) -> None:
+    shutil.copyfile(copy / "shards/00014.parquet", copy / "shards/00000.parquet")
+    restate(copy, [24])
+    with pytest.raises(DataError, match="row group 0 has 17 rows, its manifest 24"):
         Corpus(copy).read_group(0, ["signal"])
     shutil.copyfile(copy / "index.parquet", copy / "shards/00000.parquet")
+    restate(copy, [24])
     with pytest.raises(DataError, match="its columns are not those of a corpus"):
         Corpus(copy).read_group(0, ["signal"])
 
@@ -161,12 +208,14 @@ def test_a_shard_without_the_group_or_without_signals_is_refused(copy: Path) -> 
     whole = pq.read_table(shard)
     with shard_writer(shard, 1000):
         pass
-    with pytest.raises(DataError, match="row group has 0 rows, its manifest 24"):
+    restate(copy, [24])
+    with pytest.raises(DataError, match="row group 0 has 0 rows, its manifest 24"):
         Corpus(copy).read_group(0, ["signal"])
     empty = pa.nulls(24, whole.schema.field("signal").type)
     with shard_writer(shard, 1000) as writer:
         writer.write_table(whole.set_column(0, "signal", empty).cast(shard_schema(1000)))
-    with pytest.raises(DataError, match=r"00000\.parquet is damaged \(24 rows have no signal\)"):
+    restate(copy, [24])
+    with pytest.raises(DataError, match=r"00000\.parquet is damaged \(row group 0: 24 rows have no signal\)"):
         Corpus(copy).read_group(0, ["signal"])
 
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ecgdist.corpus import Corpus, Manifest
+from ecgdist.corpus.footer import shard_facts
 from ecgdist.errors import DataError
 from tests.corpus.corpora import made_ecg, row, write_corpus
 
@@ -106,7 +107,8 @@ def restate(folder: Path) -> None:
     shard = folder / "shards" / "00000.parquet"
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["index_sha256"] = sha256(folder / "index.parquet")
-    manifest["shards"][0] |= {"sha256": sha256(shard), "bytes": shard.stat().st_size}
+    rows = manifest["shards"][0]["row_groups"]
+    manifest["shards"][0] = shard_facts(shard, shard.name, rows).model_dump()
     (folder / "manifest.json").write_bytes(Manifest.model_validate(manifest).identified().to_bytes())
 
 

@@ -14,6 +14,10 @@ from ecgdist.errors import DataError
 from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS
 
+SHARD = ShardFacts(
+    name="00000.parquet", rows=2, row_groups=(2,), bytes=10, sha256="00", footer_bytes=9, footer_sha256="01"
+)
+
 
 def manifest(**changes: Any) -> Manifest:
     values: dict[str, Any] = {
@@ -36,7 +40,7 @@ def manifest(**changes: Any) -> Manifest:
         },
         "refused": {"nan": 1},
         "rows": 2,
-        "shards": (ShardFacts(name="00000.parquet", rows=2, row_groups=(2,), bytes=10, sha256="00"),),
+        "shards": (SHARD,),
         "index_sha256": "11",
         "refused_sha256": "22",
     }
@@ -55,6 +59,7 @@ def test_a_manifest_is_read_back() -> None:
         {"patient_key_fingerprint": "fedcba9876543210"},
         {"refused": {}},
         {"index_sha256": "33"},
+        {"shards": (SHARD.model_copy(update={"footer_sha256": "02"}),)},
     ],
 )
 def test_every_fact_is_part_of_the_identity(change: dict[str, Any]) -> None:
