@@ -8,8 +8,9 @@ once.
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tenacity
 
@@ -24,21 +25,31 @@ _LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def patiently(action: Callable[[], Result], patience_s: float = PATIENCE_S) -> Result:
+def _log(error: BaseException | None) -> None:
+    _LOG.warning("waiting for storage: %s", error)
+
+
+def patiently(
+    action: Callable[[], Result],
+    patience_s: float = PATIENCE_S,
+    tell: Callable[[BaseException | None], Any] = _log,
+    leaving: threading.Event | None = None,
+) -> Result:
     """What `action` gives, tried again while storage fails in a way that may pass.
+
+    Args:
+        tell: told every failure that is waited for.
+        leaving: set by another thread, it ends the waiting.
 
     Raises:
         StorageError: the last one, when patience ends; one that will not pass at once.
     """
+    leaving = leaving or threading.Event()
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda error: isinstance(error, StorageError) and error.may_pass),
-        stop=tenacity.stop_after_delay(patience_s),
+        stop=tenacity.stop_any(tenacity.stop_after_delay(patience_s), tenacity.stop_when_event_set(leaving)),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
-        before_sleep=_tell,
+        sleep=tenacity.sleep_using_event(leaving),
+        before_sleep=lambda state: tell(state.outcome.exception() if state.outcome else None),
         reraise=True,
     )(action)
-
-
-def _tell(state: tenacity.RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    _LOG.warning("waiting for storage: %s", error)

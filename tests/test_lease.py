@@ -207,6 +207,26 @@ def test_the_usual_times_fit_the_promise() -> None:
     assert BEAT_S + 30 + 10 < EXPIRES_S < 60
 
 
+@pytest.mark.slow
+def test_a_lease_expires_within_a_minute_of_a_death(run: Location, holder: subprocess.Popen[str]) -> None:
+    """With the usual times, of a process that cannot be seen from here; the watch begins before the death."""
+    died_s: list[float] = []
+
+    def kill() -> None:
+        holder.kill()
+        holder.wait()
+        died_s.append(time.monotonic())
+
+    holder.send_signal(signal.SIGSTOP)
+    elsewhere(run)
+    killer = threading.Timer(2, kill)
+    killer.start()
+    with Lease.take(run, lambda _: None) as lease:
+        assert time.monotonic() - died_s[0] < 60
+        assert still_holds(run, lease.token)
+    killer.join()
+
+
 def taken_or_none(run: Location) -> Lease | None:
     try:
         return take(run)

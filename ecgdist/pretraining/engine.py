@@ -139,7 +139,9 @@ class DeepSpeedEngine:
             {key: value for key, value in g.items() if key != "params"} for g in optimizer.param_groups
         ]
         tag = _UNIVERSAL if self._engine.load_universal_checkpoint() else _TAG
-        path, _ = self._engine.load_checkpoint(os.fspath(folder), tag=tag)
+        path = None
+        if (folder / tag).is_dir():
+            path, _ = self._engine.load_checkpoint(os.fspath(folder), tag=tag)
         if path is None:
             raise DataError(f"{folder} holds no training state that DeepSpeed can read")
         # Under ZeRO-3, a universal checkpoint gives every group the settings of the first, and all groups one

@@ -25,6 +25,7 @@ from safetensors.torch import save_file
 from ecgdist.errors import DataError, MissingFileError, StorageError, TrainingError
 from ecgdist.lease import LEASE, lost, still_holds
 from ecgdist.objectives.teacher import MomentumTeacher
+from ecgdist.patience import PATIENCE_S, patiently
 from ecgdist.pretraining.checkpoint import STUDENT, TEACHER, CheckpointStore, Score, TrainState
 from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.documents import Facts, document, file_facts, files_below, parse
@@ -34,10 +35,6 @@ from ecgdist.scratch import new_scratch, remove_leftovers
 from ecgdist.storage import Location
 
 _UPLOADS = 4
-_PATIENCE_S = 600.0
-"""How long storage may fail before the checkpoint, and with it the training, is given up."""
-_WAIT_S = 5.0
-"""Between tries."""
 _NOTES_S = 1800.0
 """How long rank 0 waits for the other ranks' notes once its own files are there."""
 _LOOK_S = 0.2
@@ -78,6 +75,7 @@ class CheckpointWriter:
         self._uploading: Future[str] | None = None
         self._finished: list[str] = []
         self._warnings: list[str] = []
+        self._has_told = False
         self._leaving = threading.Event()
         self._saved_at = time.monotonic()
         self._check_lease()
@@ -135,6 +133,7 @@ class CheckpointWriter:
             if best is None or metric is None
             else Score(metric=best.metric, mode=best.mode, value=metric)
         )
+        self._has_told = False
         self._uploading = self._thread.submit(self._finish, _Snapshot(name, folder, state, score))
         self._saved_at = time.monotonic()
         return name
@@ -239,15 +238,14 @@ class CheckpointWriter:
             raise TrainingError(lost(self._run / LEASE))
 
     def _patiently(self, action: Callable[[], Result]) -> Result:
-        """What `action` gives, tried again for minutes while storage fails."""
-        deadline = time.monotonic() + _PATIENCE_S
-        while True:
-            try:
-                return action()
-            except StorageError as error:
-                if time.monotonic() > deadline or self._leaving.wait(_WAIT_S):
-                    raise
-                self._warnings.append(f"a checkpoint waits for storage: {error}")
+        """What `action` gives, tried again for minutes while storage is away."""
+        return patiently(action, PATIENCE_S, self._tell_once, self._leaving)
+
+    def _tell_once(self, error: BaseException | None) -> None:
+        """Warn at the first of the failures that a checkpoint meets."""
+        if not self._has_told:
+            self._has_told = True
+            self._warnings.append(f"a checkpoint waits for storage, and training goes on: {error}")
 
 
 def _note(rank: int) -> str:

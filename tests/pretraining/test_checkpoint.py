@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from ecgdist.errors import ConfigError, DataError, StorageError
 from ecgdist.pretraining.checkpoint import CHECKPOINT, STUDENT, TEACHER, CheckpointStore
+from ecgdist.pretraining.documents import document, files_below, parse
 from ecgdist.pretraining.group import Group
 from ecgdist.storage import Location
 from tests.pretraining.processes import Processes
@@ -36,11 +37,6 @@ def two_checkpoints(processes: GroupOf, tmp_path: Path) -> Path:
     return tmp_path / "checkpoints"
 
 
-def files_of_every_kind(checkpoint: Path) -> list[str]:
-    engine = sorted(str(path.relative_to(checkpoint)) for path in (checkpoint / "engine").rglob("*.pt"))
-    return [engine[0], engine[-1], "engine/latest", STUDENT, TEACHER]
-
-
 def flip(path: Path) -> None:
     """Change one bit in the middle."""
     content = bytearray(path.read_bytes())
@@ -48,30 +44,74 @@ def flip(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_a_changed_file_is_noticed_and_the_checkpoint_before_is_taken(two_checkpoints: Path) -> None:
-    older, newer = sorted(two_checkpoints.iterdir())
-    for name in files_of_every_kind(newer):
+def cut(path: Path) -> None:
+    """Remove one byte in the middle."""
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] + content[len(content) // 2 + 1 :])
+
+
+def lengthen(path: Path) -> None:
+    """Add a byte at the end."""
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "flipped": flip,
+    "missing byte": cut,
+    "extra byte": lengthen,
+    "missing file": Path.unlink,
+}
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+def test_any_damage_of_any_file_is_noticed_and_the_checkpoint_before_is_taken(
+    processes: GroupOf, tmp_path: Path, zero_stage: int
+) -> None:
+    """Every file of every kind: the list of files, weights, what DeepSpeed writes, what the ranks noted."""
+    processes(2).run(run_through, Setting(zero_stage=zero_stage), str(tmp_path), (2, 4), 2)
+    older, newer = sorted((tmp_path / "checkpoints").iterdir())
+    files = files_below(newer)
+    assert {CHECKPOINT, STUDENT, TEACHER, "engine/latest", "notes/rank-00001.json"} <= set(files)
+    assert (
+        len([name for name in files if name.endswith("_states.pt")]) == {0: 1, 1: 3, 2: 3, 3: 4}[zero_stage]
+    )
+    assert not [name for name in files if name.endswith(".py")]
+    for name in files:
         whole = (newer / name).read_bytes()
-        flip(newer / name)
-        found, warnings = restore_only(str(two_checkpoints.parent))
-        assert found == older.name, name
-        assert warnings == [
-            f"checkpoint {newer.name}: file {name} differs from its sha256 in {CHECKPOINT}; "
+        for kind, damage in DAMAGES.items():
+            damage(newer / name)
+            found, warnings = restore_only(str(tmp_path))
+            assert found == older.name, (name, kind)
+            assert len(warnings) == 1
+            assert name in warnings[0]
+            (newer / name).write_bytes(whole)
+    assert restore_only(str(tmp_path)) == (newer.name, [])
+
+
+def test_what_was_damaged_is_said(two_checkpoints: Path) -> None:
+    older, newer = sorted(two_checkpoints.iterdir())
+    flip(newer / STUDENT)
+    assert restore_only(str(two_checkpoints.parent)) == (
+        older.name,
+        [
+            f"checkpoint {newer.name}: file {STUDENT} differs from its sha256 in {CHECKPOINT}; "
             "the checkpoint before it is taken"
-        ]
-        (newer / name).write_bytes(whole)
-    assert restore_only(str(two_checkpoints.parent)) == (newer.name, [])
+        ],
+    )
+    (newer / STUDENT).unlink()
+    _, (warning,) = restore_only(str(two_checkpoints.parent))
+    assert f"file {STUDENT} is missing" in warning
 
 
-def test_a_missing_file_is_noticed_and_the_checkpoint_before_is_taken(two_checkpoints: Path) -> None:
+def test_a_list_of_files_that_leads_outside_is_refused(two_checkpoints: Path) -> None:
+    """Whoever can write to a run could otherwise write anywhere on the machines that resume it."""
     older, newer = sorted(two_checkpoints.iterdir())
-    for name in files_of_every_kind(newer):
-        whole = (newer / name).read_bytes()
-        (newer / name).unlink()
-        found, warnings = restore_only(str(two_checkpoints.parent))
-        assert found == older.name, name
-        assert [f"{name} is missing" in warning for warning in warnings] == [True]
-        (newer / name).write_bytes(whole)
+    content = parse(Location.of(newer / CHECKPOINT))
+    content["files"]["../../planted"] = content["files"][STUDENT]
+    (newer / CHECKPOINT).write_bytes(document(content))
+    found, (warning,) = restore_only(str(two_checkpoints.parent))
+    assert found == older.name
+    assert "outside of its folder" in warning
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"state": {}, "files": {}}', b"\xff\xfe"])

@@ -1,0 +1,231 @@
+"""What checkpoints cost training: the time of the same steps with one checkpoint among them and without, in turns.
+
+Run with ``python -m tests.benchmarks.checkpoints``. Two processes (gloo, fp32) train; a block of steps without a
+checkpoint and one that begins with a checkpoint are a pair, and who comes first alternates. The time of a block counts
+the copy to the local disk, and steps that go on while files are hashed and uploaded. Storage is a local folder, a
+SeaweedFS on the same machine (which takes its share of the same cores), and the same behind a proxy that adds latency
+to every request.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ecgdist.models.config import EncoderConfig
+from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
+from ecgdist.pretraining.engine import DeepSpeedEngine
+from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.step import TrainingStep, micro_batches
+from ecgdist.storage import Location
+from tests.conftest import seaweedfs
+from tests.faulty_s3 import faulty_s3
+from tests.pretraining.processes import Processes
+from tests.pretraining.resume import state_at, writer_for
+from tests.pretraining.runs import GLOBAL_BATCH, ORDER, PREPROCESSING, WEIGHT_DECAY, rank_batch
+
+_WARM_STEPS = 3
+_DEFAULT_INTERVAL_S = 900.0
+_LATENCY_S = 1.0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A block of steps without a checkpoint and one with it, on rank 0.
+
+    Attributes:
+        without_s, with_s: seconds of the two blocks.
+        snapshot_s: of which training stood still.
+        upload_s: from the end of the copy to the commit.
+        in_time: whether the commit came before the end of its block.
+    """
+
+    without_s: float
+    with_s: float
+    snapshot_s: float
+    upload_s: float
+    in_time: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Pairs at one storage, the steps of a block, and the bytes of a checkpoint."""
+
+    pairs: list[Pair]
+    steps: int
+    checkpoint_bytes: int
+
+
+def measure(
+    environment: dict[str, str], where: str, size: str, zero_stage: int, seconds: float, repeats: int
+) -> Measured:
+    """Train pairs of blocks; runs in every process of a group."""
+    os.environ.update(environment)
+    training = _Training(size, zero_stage)
+    first = training.block(_WARM_STEPS)
+    steps = training.group.from_first(max(4, round(seconds / (training.block(4) / 4))))
+    assert first > 0
+    pairs = []
+    with writer_for(where, training.group, keep_last=1) as writer:
+        for repeat in range(repeats):
+            blocks = {}
+            for saving in (True, False) if repeat % 2 else (False, True):
+                training.group.wait()
+                began = time.perf_counter()
+                if saving:
+                    writer.save(
+                        training.engine, training.teacher, state_at(repeat + 1, training.group.world_size)
+                    )
+                    saved = time.perf_counter()
+                    committed = None
+                for _ in range(steps):
+                    training.block(1)
+                    if saving and committed is None and not writer.is_busy:
+                        committed = time.perf_counter()
+                blocks[saving] = time.perf_counter() - began
+                if saving:
+                    in_time = committed is not None
+                    writer.wait()
+                    end = committed if committed is not None else time.perf_counter()
+                    snapshot_s, upload_s = saved - began, end - saved
+                # Neither block shall meet what the one before left to do.
+                training.group.wait()
+            pairs.append(Pair(blocks[False], blocks[True], snapshot_s, upload_s, in_time))
+    root = Location.of(where) / "checkpoints"
+    with tempfile.TemporaryDirectory() as folder:
+        size_bytes = 0
+        if training.group.rank == 0:
+            for number, name in enumerate(root.list_files()):
+                (root / name).download(Path(folder) / str(number))
+                size_bytes += (Path(folder) / str(number)).stat().st_size
+    return Measured(pairs, steps, size_bytes)
+
+
+class _Training:
+    """A student that takes steps on made-up ECGs."""
+
+    def __init__(self, size: str, zero_stage: int) -> None:
+        self.group = Group()
+        torch.manual_seed(0)
+        encoder = EncoderConfig.model_validate({"size": size, "patch_samples": 25})
+        module = PretrainingModule(encoder, ObjectiveConfig(), PREPROCESSING.window_samples)
+        self.teacher = module.teacher()
+        self.engine = DeepSpeedEngine(
+            module,
+            EngineConfig.model_validate({"zero_stage": zero_stage, "micro_batch": GLOBAL_BATCH}),
+            OptimizerConfig(),
+            WEIGHT_DECAY,
+            micro_batches(ORDER, self.group.world_size, GLOBAL_BATCH),
+        )
+        self._step = TrainingStep(
+            self.engine,
+            self.teacher,
+            ObjectiveConfig(),
+            PREPROCESSING,
+            ORDER,
+            self.group,
+            GLOBAL_BATCH,
+            10**6,
+            torch.device("cpu"),
+        )
+        self._done = 0
+
+    def block(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        began = time.perf_counter()
+        for _ in range(steps):
+            self._step(rank_batch(self._done, self.group), 1e-4)
+            self._done += 1
+        return time.perf_counter() - began
+
+
+@contextmanager
+def storages(names: list[str], folder: Path) -> Iterator[dict[str, tuple[dict[str, str], str]]]:
+    """Environment and address of each kind of storage."""
+    found: dict[str, tuple[dict[str, str], str]] = {}
+    with ExitStack() as stack:
+        server = None
+        if {"s3", "slow"} & set(names):
+            (folder / "seaweedfs").mkdir()
+            server = stack.enter_context(seaweedfs(folder / "seaweedfs"))
+        for name in names:
+            if name == "local" or server is None:
+                found[name] = ({}, str(folder / "run"))
+            elif name == "s3":
+                found[name] = (server.environment, "s3://ecg/benchmark/s3")
+            else:
+                proxy = stack.enter_context(faulty_s3(server.endpoint, one_in=0, latency_s=_LATENCY_S))
+                environment = server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint}
+                found[name] = (environment, "s3://ecg/benchmark/slow")
+        yield found
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sizes", nargs="+", default=["tiny", "small"])
+    parser.add_argument("--stage", type=int, default=1)
+    parser.add_argument("--storages", nargs="+", default=["local", "s3", "slow"])
+    parser.add_argument("--seconds", type=float, default=20.0, help="Of a block without a checkpoint.")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    table = Table(
+        "size",
+        "storage",
+        "MB",
+        "s without",
+        "with / without",
+        "snapshot s",
+        "upload s",
+        "cost s",
+        "at 15 min",
+    )
+    for size in options.sizes:
+        with tempfile.TemporaryDirectory() as folder, storages(options.storages, Path(folder)) as found:
+            for name, (environment, where) in found.items():
+                (Path(folder) / f"group-{name}").mkdir()
+                group = Processes(2, Path(folder) / f"group-{name}")
+                try:
+                    measured = group.run(
+                        measure, environment, where, size, options.stage, options.seconds, options.repeats
+                    )[0]
+                finally:
+                    group.close()
+                table.add_row(size, name, *_cells(measured))
+    Console(width=130).print(table)
+
+
+def _cells(measured: Measured) -> list[str]:
+    pairs = measured.pairs
+    late = sum(not pair.in_time for pair in pairs)
+    costs = [pair.with_s - pair.without_s for pair in pairs]
+    return [
+        f"{measured.checkpoint_bytes / 1e6:.0f}",
+        f"{_spread([pair.without_s for pair in pairs])} for {measured.steps} steps",
+        _spread([pair.with_s / pair.without_s for pair in pairs], 3),
+        _spread([pair.snapshot_s for pair in pairs]),
+        _spread([pair.upload_s for pair in pairs]) + (f", {late} after the block" if late else ""),
+        _spread(costs),
+        f"{1 + statistics.median(costs) / _DEFAULT_INTERVAL_S:.4f}",
+    ]
+
+
+def _spread(values: list[float], digits: int = 2) -> str:
+    low, high = min(values), max(values)
+    return f"{statistics.median(values):.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()
