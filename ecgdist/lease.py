@@ -25,8 +25,6 @@ from ecgdist.identity import ProcessIdentity
 from ecgdist.storage import Location
 
 LEASE = "lease.json"
-LEASE_FILES = frozenset({LEASE, f".{LEASE}.lock"})
-"""Files of a lease; a folder that holds nothing else is as good as empty."""
 
 BEAT_S = 5.0
 """Seconds between heartbeats."""
@@ -170,6 +168,11 @@ def holder(run: Location) -> str | None:
     """
     note = _parsed(_read(run / LEASE))
     return None if note is None or note.released or note.holder.is_dead_here() else str(note)
+
+
+def is_lease_file(name: str) -> bool:
+    """Whether a file in a run's folder is of its lease: a folder that holds nothing else is as good as empty."""
+    return name == LEASE or name.startswith(f".{LEASE}.")
 
 
 def still_holds(run: Location, token: str) -> bool:

@@ -180,6 +180,8 @@ class Location:
                 return self._place.exchange(expected, content)
             target = Path(self.uri)
             with _locked(target.with_name(f".{target.name}.lock")):
+                for part in target.parent.glob(f".{target.name}.*.part"):
+                    part.unlink()  # of a process that was killed here; there is no other, now that we have the lock
                 if (target.read_bytes() if target.exists() else None) != expected:
                     return False
                 with _replacing(target) as part:
@@ -376,6 +378,8 @@ def _code_reason(code: str, uri: str) -> str:
     if plain == "nosuchbucket":
         bucket = uri[len(_S3) :].partition("/")[0]
         return f"there is no bucket {bucket!r}; check its name and AWS_ENDPOINT_URL"
+    if plain in ("501", "notimplemented"):
+        return "the storage server knows no conditional writes (If-Match, If-None-Match), which this needs"
     if plain in ("412", "preconditionfailed"):
         return "the file was changed while it was read; run the same command again"
     return f"the storage server answered {code or 'an error'}, again and again; try later"

@@ -18,7 +18,7 @@ from ecgdist.corpus import Corpus
 from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.corpus.not_compared import other_corpora
 from ecgdist.errors import ConfigError, DataError, RunStopped
-from ecgdist.lease import LEASE_FILES, Lease
+from ecgdist.lease import Lease, is_lease_file
 from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
@@ -180,7 +180,7 @@ def check_folder(run: Location, plan: RunPlan) -> bool:
         # Also where there is no checkpoint yet: the model is published with what run.json says.
         _state_at_start(run).refuse_other_run(plan.state(0, plan.config.workers.most))
         return True
-    if run.is_file() or set(run.list_files()) - LEASE_FILES:
+    if run.is_file() or not all(map(is_lease_file, run.list_files())):
         raise ConfigError(f"{run} exists and is not a run; choose another --out, or remove it first")
     return False
 
