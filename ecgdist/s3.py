@@ -357,7 +357,8 @@ class RangeReader(io.RawIOBase):
 
     def close(self) -> None:
         if not self.closed:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            # After a failure the other blocks are not waited for: they may hang, and it is to be said in seconds.
+            self._pool.shutdown(wait=self.failure is None, cancel_futures=True)
             self._blocks.clear()
         super().close()
 

@@ -53,6 +53,7 @@ class FaultyS3:
         denied: a request for a path that this matches is answered 403.
         missing: a request for a path that this matches is answered 404, as if the object had just been removed.
         requests: requests seen, by method.
+        mute: a request for a path that this matches is taken, and never answered.
         done: faults that have happened, by kind.
         first_s: `time.monotonic` of the first answer of each status.
         most_at_once: the most requests that were under way at one time.
@@ -66,6 +67,7 @@ class FaultyS3:
     seed: int = 0
     denied: re.Pattern[str] | None = None
     missing: re.Pattern[str] | None = None
+    mute: re.Pattern[str] | None = None
     requests: Counter[str] = field(default_factory=Counter)
     done: Counter[str] = field(default_factory=Counter)
     first_s: dict[int, float] = field(default_factory=dict)
@@ -159,6 +161,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(403, "Forbidden", [("Content-Type", "application/xml")], _DENIED)
             elif self.proxy.missing and self.proxy.missing.search(self.path):
                 self._answer(404, "Not Found", [("Content-Type", "application/xml")], _GONE)
+            elif self.proxy.mute and self.proxy.mute.search(self.path):
+                self._hold()
             elif fault == "busy":
                 self.proxy.count(fault)
                 self._answer(503, "Slow Down", [("Content-Type", "application/xml")], _SLOW_DOWN)

@@ -29,8 +29,8 @@ _WORKER_DIED = (
 )
 _TASKS_PER_CPU = 2
 """Tasks handed to the cluster per core: one runs, one waits."""
-_CANCEL_S = 10.0
-"""Most that a packing that stops waits for its tasks to notice."""
+_CANCEL_S = 3.0
+"""Most that a packing that stops waits for its tasks to notice; storage that is silent may hold them for minutes."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,9 @@ def _build_shards(plan: Plan, missing: Sequence[int]) -> Generator[ShardNote, No
             for task in running:
                 ray.cancel(task)
             if running:
-                ray.wait(list(running), num_returns=len(running), timeout=_CANCEL_S)
+                _, deaf = ray.wait(list(running), num_returns=len(running), timeout=_CANCEL_S)
+                for task in deaf:
+                    ray.cancel(task, force=True)
 
 
 def _tasks_wanted() -> int:

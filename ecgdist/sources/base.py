@@ -7,9 +7,7 @@ What the listing knows of a record travels in that record's `Listing`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +16,7 @@ import numpy.typing as npt
 
 from ecgdist.errors import RecordRefused
 from ecgdist.record import Recording, Sex
+from ecgdist.sources.ahead import read_ahead
 from ecgdist.storage import Location
 
 
@@ -127,26 +126,15 @@ class Source(ABC):
         """What `read_record` gives or raises for each of the listings, in their order.
 
         A source whose files hold many records opens each file once here. At most a few recordings are held at a
-        time, however many are asked for. Records in a bucket are read a few at once: there it is the answers that
-        take time, not the bytes.
+        time, however many are asked for. Records in a bucket are read a few at once.
 
         Raises:
             StorageError: if the storage itself fails.
         """
-        if not self.root.is_s3:
+        if self.root.is_s3:
+            yield from read_ahead(self._outcome, listings, self.in_flight)
+        else:
             yield from map(self._outcome, listings)
-            return
-        ahead: deque[Future[Recording | RecordRefused]] = deque()
-        with ThreadPoolExecutor(self.in_flight, thread_name_prefix="ecgdist-read") as pool:
-            try:
-                for listing in listings:
-                    ahead.append(pool.submit(self._outcome, listing))
-                    if len(ahead) == self.in_flight:
-                        yield ahead.popleft().result()
-                while ahead:
-                    yield ahead.popleft().result()
-            finally:  # after an error, or when nobody wants the rest: what has begun is waited for
-                pool.shutdown(cancel_futures=True)
 
     def _outcome(self, listing: Listing) -> Recording | RecordRefused:
         """What `read_record` gives or raises."""

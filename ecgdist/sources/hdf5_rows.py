@@ -94,11 +94,12 @@ class Hdf5Rows(Source):
 
 
 class _OneFile:
-    """Keeps the file that was opened last."""
+    """Keeps the file that was opened last, or why it could not be: a part has thousands of records."""
 
     def __init__(self, root: Location) -> None:
         self._root, self._stack = root, ExitStack()
         self._key: str | None = None
+        self._opened: Hdf5File | RecordRefused
 
     def __enter__(self) -> _OneFile:
         return self
@@ -110,9 +111,14 @@ class _OneFile:
         if key != self._key:
             self._stack.close()
             self._key = None
-            self._file = self._stack.enter_context(open_hdf5(self._root / key))
+            try:
+                self._opened = self._stack.enter_context(open_hdf5(self._root / key))
+            except RecordRefused as refused:
+                self._opened = refused
             self._key = key
-        return self._file
+        if isinstance(self._opened, RecordRefused):
+            raise RecordRefused(*self._opened.args)
+        return self._opened
 
 
 def required_table(root: Location, name: str, beside: str) -> Location:

@@ -39,10 +39,9 @@ def denied(proxy: FaultyS3, files: str) -> None:
     proxy.denied = re.compile(files)
 
 
-def denied_while_the_rest_is_silent(proxy: FaultyS3, files: str) -> None:
-    denied(proxy, files)
-    proxy.latency_s, proxy.silence_s = 0.0, 300.0
-    proxy.draw = lambda method: "silent"  # type: ignore[method-assign]
+def denied_beside_silence(proxy: FaultyS3, files: str) -> None:
+    """Records with an odd number are denied, and the others are never answered."""
+    proxy.denied, proxy.mute, proxy.silence_s = re.compile(rf"[13579]{files}"), re.compile(files), 300.0
 
 
 def vanished(proxy: FaultyS3, files: str) -> None:
@@ -51,7 +50,7 @@ def vanished(proxy: FaultyS3, files: str) -> None:
 
 def ptbxl(folder: Path) -> str:
     ptbxl_folder(folder, 120)
-    return r"000[3-9]\d_lr\.hea"
+    return r"_lr\.hea"
 
 
 def code15(folder: Path) -> str:
@@ -65,7 +64,7 @@ def code15(folder: Path) -> str:
     ("make", "trouble", "status", "says"),
     [
         (ptbxl, denied, 403, r"/records100/\S+\.hea: access denied"),
-        (ptbxl, denied_while_the_rest_is_silent, 403, r"/records100/\S+\.hea: access denied"),
+        (ptbxl, denied_beside_silence, 403, r"/records100/\S+\.hea: access denied"),
         (ptbxl, vanished, 404, r"missing_header: s3://\S+/records100/\S+\.hea does not exist"),
         (code15, denied, 403, r"/exams_part1\.hdf5: access denied"),
         (code15, vanished, 404, r"missing_file: s3://\S+/exams_part1\.hdf5 does not exist"),
