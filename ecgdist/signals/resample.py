@@ -71,7 +71,8 @@ def resample(signal: npt.NDArray[np.floating], rate_hz: float, to_rate_hz: float
     else:
         moved = blocks.apply(centred, num_out)
     # scipy rounds the length up.
-    resampled: Float64 = moved[:, :num_out] + offset
+    resampled: Float64 = moved[:, :num_out]
+    resampled += offset
     return resampled
 
 

@@ -79,15 +79,14 @@ class _File(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)
-        content = b""
+        filled = 0
         if self.failure is None and 0 <= self._position < self._size:
             try:
                 self._file.seek(self._position)
-                content = self._file.read(min(len(view), self._size - self._position))
+                filled = self._file.readinto(view[: self._size - self._position])  # type: ignore[attr-defined]
             except Exception as error:  # noqa: BLE001 - raised again by whoever asked HDF5
                 self.failure = error
-        view[: len(content)] = content
-        view[len(content) :] = bytes(len(view) - len(content))
+        view[filled:] = bytes(len(view) - filled)
         return len(view)
 
     def seek(self, offset: int, whence: int = SEEK_SET) -> int:
@@ -148,6 +147,10 @@ class Hdf5Array:
 
     def _read_whole(self, start: int, stop: int) -> Numbers:
         values = np.empty((stop - start, *self.shape[1:]), self.dtype)
+        if (place := self._dataset.get_offset()) is not None:
+            # The values lie in the file as they are here, and HDF5 would copy them once more.
+            self._owner.read_plain(place + start * values[0].nbytes, values)
+            return values
         h5s = _h5py().h5s
         selection = self._dataset.get_space()
         selection.select_hyperslab((start, *(0 for _ in self.shape[1:])), values.shape)
@@ -237,6 +240,17 @@ class Hdf5File:
                 raise refused(f"{name} declares {array.shape[0]} values; no published file has so many")
             self._vectors[name] = array.read(0, array.shape[0])
         return self._vectors[name]
+
+    def read_plain(self, place: int, values: Numbers) -> None:
+        """Fill an array with the bytes of the file from `place` on; to be called while `guarded`.
+
+        Raises:
+            RecordRefused: ``unreadable_signal`` if the file ends before.
+        """
+        if self._source.seek(0, SEEK_END) < place + values.nbytes:
+            raise refused("the file is shorter than its arrays need")
+        self._source.seek(place)
+        self._source.readinto(values.reshape(-1).view(np.uint8))
 
     def _dataset(self, name: str) -> Any:
         h5py = _h5py()

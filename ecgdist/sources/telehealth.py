@@ -54,7 +54,9 @@ def without_padding(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Raises:
         RecordRefused: ``all_zero`` if nothing is left.
     """
-    found = np.flatnonzero(values.any(axis=1))
-    if not len(found):
+    found = (values != 0).reshape(-1)  # sample by sample; `argmax` ends at the first
+    if not found.any():
         raise RecordRefused("all_zero", "every sample of every lead is zero")
-    return values[found[0] : found[-1] + 1]
+    num_leads = values.shape[1]
+    first, last = int(found.argmax()), len(found) - 1 - int(found[::-1].argmax())
+    return values[first // num_leads : last // num_leads + 1]

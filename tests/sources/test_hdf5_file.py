@@ -34,11 +34,11 @@ class FailingFile(io.BytesIO):
         self.reads = 0
         self.fails_at = fails_at
 
-    def read(self, size: int | None = -1, /) -> bytes:
+    def readinto(self, buffer: Any, /) -> int:
         self.reads += 1
         if self.reads > self.fails_at:
             raise StorageError("the network is down")
-        return super().read(size)
+        return super().readinto(buffer)
 
 
 def test_failing_storage_is_told_from_damage_at_every_read() -> None:
@@ -108,10 +108,22 @@ class Counted(io.RawIOBase):
     def tell(self) -> int:
         return int(self._file.tell())
 
-    def read(self, size: int = -1) -> bytes:
-        content: bytes = self._file.read(size)
-        self.bytes_read += len(content)
-        return content
+    def readinto(self, buffer: Any) -> int:
+        filled = int(self._file.readinto(buffer))
+        self.bytes_read += filled
+        return filled
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+def test_rows_of_a_plain_array_are_those_that_hdf5_gives(tmp_path: Path, userblock: int) -> None:
+    values = np.arange(60 * 700 * 12, dtype=">f4").reshape(60, 700, 12)
+    with h5py.File(tmp_path / "many.h5", "w", userblock_size=userblock) as file:
+        file["before"] = np.ones(1000)
+        file["tracings"] = values
+    with open_hdf5(Location.of(tmp_path / "many.h5")) as opened:
+        array = opened.array("tracings", (3,), "f")
+        for start, stop in ((0, 1), (7, 40), (59, 60), (0, 60)):
+            np.testing.assert_array_equal(array.read(start, stop), values[start:stop])
 
 
 def test_a_row_beyond_the_array_is_a_refusal() -> None:
