@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from tensorboardX.proto import event_pb2
 from ecgdist.pretraining.metrics import METRICS, TENSORBOARD, MetricsLog, read_metrics
 from ecgdist.storage import Location
 from tests.conftest import S3Server
+from tests.faulty_s3 import faulty_s3
 
 
 def write(run: Location, start_step: int, steps: range, loss: float) -> None:
@@ -93,3 +95,24 @@ def test_metrics_go_to_object_storage(s3: S3Server) -> None:
     write(run, 2, range(3, 5), 0.25)
     assert losses(run) == {1: 0.5, 2: 0.5, 3: 0.25, 4: 0.25}
     assert len([name for name in run.list_files() if name.startswith(TENSORBOARD)]) == 2
+
+
+@pytest.mark.s3
+def test_rows_wait_for_storage_that_is_away(
+    tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Now and then nobody waits for them; before a checkpoint they are waited for."""
+    run = Location.of(f"s3://ecg/{tmp_path.name}/run")
+    with faulty_s3(s3.endpoint, one_in=0, latency_s=0.0) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        log = MetricsLog(run, 0)
+        log.add({"step": 1, "loss": 0.5})
+        proxy.draw = lambda method: "reset"  # type: ignore[method-assign]
+        log.flush_now_and_then()
+        assert proxy.done["reset"] > 0
+        coming_back = threading.Timer(1.0, lambda: setattr(proxy, "draw", lambda method: None))
+        coming_back.start()
+        log.flush()
+        coming_back.join()
+        assert losses(run) == {1: 0.5}
+        log.close()
