@@ -60,16 +60,15 @@ def resample(signal: npt.NDArray[np.floating], rate_hz: float, to_rate_hz: float
         return signal
     exact = np.ascontiguousarray(signal, dtype=np.float64)
     offset = exact.mean(axis=1, keepdims=True)
-    centred = exact - offset
     num_out = resampled_length(signal.shape[1], rate_hz, to_rate_hz)
     blocks = _blocks(ratio.numerator, ratio.denominator)
     if blocks is None:
         taps = _taps(ratio.numerator, ratio.denominator)
         moved = resample_poly(
-            centred, ratio.numerator, ratio.denominator, axis=1, window=taps, padtype="smooth"
+            exact - offset, ratio.numerator, ratio.denominator, axis=1, window=taps, padtype="smooth"
         )
     else:
-        moved = blocks.apply(centred, num_out)
+        moved = blocks.apply(exact, offset, num_out)
     # scipy rounds the length up.
     resampled: Float64 = moved[:, :num_out]
     resampled += offset
@@ -94,11 +93,11 @@ class _Blocks:
     second: Float64
     reach: int
 
-    def apply(self, signal: Float64, num_out: int) -> Float64:
-        """``(leads, samples)`` -> ``(leads, at least num_out)``, each lead for itself."""
+    def apply(self, signal: Float64, offset: Float64, num_out: int) -> Float64:
+        """``(leads, samples)`` less ``(leads, 1)`` -> ``(leads, at least num_out)``, each lead for itself."""
         num_in, per_block = self.first.shape
         num_blocks = -(-num_out // per_block)
-        rows = _extended(signal, self.reach, (num_blocks + 1) * num_in).reshape(
+        rows = _extended(signal, offset, self.reach, (num_blocks + 1) * num_in).reshape(
             len(signal), num_blocks + 1, num_in
         )
         moved: Float64 = rows[:, :-1] @ self.first
@@ -106,18 +105,28 @@ class _Blocks:
         return moved.reshape(len(signal), -1)
 
 
-def _extended(signal: Float64, before: int, length: int) -> Float64:
-    """``(leads, length)``: the signal from `before` on, continued at both ends with the slope it has there."""
+def _extended(signal: Float64, offset: Float64, before: int, length: int) -> Float64:
+    """``(leads, length)``: the signal less its offset from `before` on, continued at both ends with its slope there."""
     num_leads, num_samples = signal.shape
-    after = length - before - num_samples
+    end = before + num_samples
     extended = np.empty((num_leads, length))
-    extended[:, before : before + num_samples] = signal[:, : length - before]
-    slope = signal[:, 1:2] - signal[:, :1] if num_samples > 1 else np.zeros((num_leads, 1))
-    extended[:, :before] = signal[:, :1] + np.arange(-before, 0) * slope
-    if after > 0:
-        slope = signal[:, -1:] - signal[:, -2:-1] if num_samples > 1 else slope
-        extended[:, before + num_samples :] = signal[:, -1:] + np.arange(1, after + 1) * slope
+    np.subtract(signal[:, : length - before], offset, out=extended[:, before:end])
+    extended[:, :before] = _continued(signal, offset, 0, 1, np.arange(-before, 0))
+    if end < length:
+        extended[:, end:] = _continued(signal, offset, -1, -2, np.arange(1, length - end + 1))
     return extended
+
+
+def _continued(
+    signal: Float64, offset: Float64, edge: int, inner: int, steps: npt.NDArray[np.int64]
+) -> Float64:
+    """``(leads, steps)``: the straight line through the last two samples of an end, so many samples from it."""
+    last = signal[:, [edge]] - offset
+    if signal.shape[1] == 1:
+        return last + np.zeros(len(steps))
+    slope = last - (signal[:, [inner]] - offset)
+    line: Float64 = last + steps * (slope if edge else -slope)
+    return line
 
 
 @lru_cache(maxsize=16)
