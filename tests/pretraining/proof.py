@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import platform
-import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -95,10 +95,13 @@ class Verdict:
 def unbroken_run(folder: Path, steps: int) -> ProofRun:
     """Pack the ECGs and train without a kill."""
     corpus = folder / "corpus"
-    pack_sample(corpus)
+    if not (corpus / "manifest.json").exists():
+        pack_sample(corpus)
     run = ProofRun(folder / "unbroken", str(corpus), steps)
-    with run.driver() as driver:
-        run.finish(driver)
+    if not (folder / "unbroken/run/model/config.json").exists():
+        with run.driver() as driver:
+            run.finish(driver)
+    run.watch.look()
     return run
 
 
@@ -174,7 +177,7 @@ def spread(values: list[float], unit: str = "s") -> str:
     return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f}) {unit}"
 
 
-def report(unbroken: ProofRun, verdicts: list[Verdict]) -> str:
+def report(unbroken: ProofRun, verdicts: list[Verdict], command: str) -> str:
     """The figures as a page of Markdown."""
     facts = unbroken.facts()
     epochs = unbroken.steps / facts["steps_per_epoch"]
@@ -182,9 +185,7 @@ def report(unbroken: ProofRun, verdicts: list[Verdict]) -> str:
     lines = [
         "# Proof run",
         "",
-        "Written by `"
-        + " ".join(["python -m tests.pretraining.proof", *sys.argv[1:]])
-        + "`; SIGKILL throughout.",
+        f"Written by `{command}`; SIGKILL throughout.",
         f"{WORKERS} workers on CPU (gloo, fp32, ZeRO stage 2, `tiny`), {unbroken.steps} steps of {GLOBAL_BATCH} "
         f"({epochs:.1f} epochs of the shipped ECGs), a checkpoint every 6 steps. {os.cpu_count()} cores, "
         f"Python {platform.python_version()}, {versions}. The machine did other work at the same time.",
@@ -201,8 +202,8 @@ def report(unbroken: ProofRun, verdicts: list[Verdict]) -> str:
         saving = sum(kill.moment == "saving" for kill in v.kills)
         lines.append(
             f"| {MODES[v.mode]} | {len(v.kills)} | {saving} | {v.replayed}, {v.changed} | {v.lost}, {v.doubled} "
-            f"| {equal} | {spread([r.first_batch_s for r in v.recoveries])} | {spread([r.progress_s for r in v.recoveries])} "
-            f"| {spread(v.steps_per_s, '')} |"
+            f"| {equal} | {spread([r.first_batch_s for r in v.recoveries])} "
+            f"| {spread([r.progress_s for r in v.recoveries])} | {spread(v.steps_per_s, '')} |"
         )
     return "\n".join(
         [
@@ -215,6 +216,14 @@ def report(unbroken: ProofRun, verdicts: list[Verdict]) -> str:
     )
 
 
+def load(path: Path) -> Verdict:
+    """A verdict that an earlier call left in its folder."""
+    values = json.loads(path.read_text())
+    values["kills"] = [Kill(**kill) for kill in values["kills"]]
+    values["recoveries"] = [Recovery(**recovery) for recovery in values["recoveries"]]
+    return Verdict(**values)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20, help="of training processes")
@@ -223,20 +232,27 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--folder", type=Path, required=True, help="a new one, for the corpus and the runs")
+    parser.add_argument(
+        "--folder", type=Path, help="for the corpus and the runs; what is done there already is kept"
+    )
     parser.add_argument("--write", action="store_true", help=f"write the figures into {RESULTS.name}")
     arguments = parser.parse_args()
-    unbroken = unbroken_run(arguments.folder, arguments.steps)
-    verdicts: list[Verdict] = []
+    folder = arguments.folder or Path(tempfile.mkdtemp(prefix="proof-"))
+    unbroken = unbroken_run(folder, arguments.steps)
     for mode in arguments.modes:
         many = mode == "worker"
         kills, saving = (arguments.kills, arguments.saving) if many else (arguments.others, 1)
-        verdict = break_run(mode, unbroken, arguments.folder / mode, kills, arguments.seed, saving)
-        verdicts.append(verdict)
-        (arguments.folder / f"{mode}.json").write_text(json.dumps(asdict(verdict), indent=1))
-        print(report(unbroken, verdicts), flush=True)
+        verdict = break_run(mode, unbroken, folder / mode, kills, arguments.seed, saving)
+        (folder / f"{mode}.json").write_text(json.dumps(asdict(verdict), indent=1))
+        print(mode, "holds" if verdict.holds else f"DOES NOT HOLD: {verdict}", flush=True)
+    verdicts = [load(path) for mode in MODES if (path := folder / f"{mode}.json").exists()]
+    words = [
+        f"--{name} {getattr(arguments, name)}" for name in ("kills", "others", "saving", "steps", "seed")
+    ]
+    page = report(unbroken, verdicts, " ".join(["python -m tests.pretraining.proof", *words]))
+    print(page)
     if arguments.write:
-        RESULTS.write_text(report(unbroken, verdicts))
+        RESULTS.write_text(page)
     if not all(verdict.holds for verdict in verdicts):
         raise SystemExit("a broken run differs from the unbroken one")
 

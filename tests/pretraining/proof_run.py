@@ -70,7 +70,7 @@ class ProofRun:
     starts: int = 0
 
     def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.out = self.out or str(self.folder / "run")
         self.watch = Watch(self.folder / "rows")
         self.log = self.folder / "log"
