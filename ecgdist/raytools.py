@@ -128,10 +128,28 @@ def handing_over_errors(task: Callable[[dict[str, Any]], pa.Table]) -> Callable[
         try:
             return task(batch)
         except EcgdistError as error:
-            kind = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _ERRORS)
-            return pa.table(dict(zip(_ERROR_COLUMNS, ([kind], [str(error)]), strict=True)))
+            return _error_block(error)
 
     return run
+
+
+def handing_over_errors_on_the_way(
+    task: Callable[[dict[str, Any]], Iterator[pa.Table]],
+) -> Callable[[dict[str, Any]], Iterator[pa.Table]]:
+    """`handing_over_errors` for a task that gives one block after the other: the error comes as the last."""
+
+    def run(batch: dict[str, Any]) -> Iterator[pa.Table]:
+        try:
+            yield from task(batch)
+        except EcgdistError as error:
+            yield _error_block(error)
+
+    return run
+
+
+def _error_block(error: EcgdistError) -> pa.Table:
+    kind = next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in _ERRORS)
+    return pa.table(dict(zip(_ERROR_COLUMNS, ([kind], [str(error)]), strict=True)))
 
 
 def blocks(dataset: ray.data.Dataset) -> Iterator[pa.Table]:

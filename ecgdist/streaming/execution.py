@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -17,30 +17,39 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ecgdist.config import Config
 from ecgdist.errors import DataError
-from ecgdist.raytools import blocks, handing_over_errors
+from ecgdist.raytools import blocks, handing_over_errors_on_the_way
 from ecgdist.streaming.order import PoolItem
 
-_STEP_S = 0.02
-"""Least time of a step of the scheduling loop; a step starts all tasks that there is room for."""
+_STEP_S, _IDLE_STEP_S = 0.002, 0.02
+"""Least time of a step of the scheduling loop that met a new block, and of one that met none."""
 
 
 class StreamLimits(Config):
     """What one rank's pipeline may take from the cluster."""
 
     cpus: float = Field(default=1.0, gt=0)
-    """CPUs for the read tasks of one rank."""
+    """CPUs for the read tasks of one rank: there are two around the start of a segment."""
     cpus_per_task: float = Field(default=0.5, gt=0)
     """CPUs that one read task claims."""
+    threads: int = Field(default=4, ge=1)
+    """Row groups that a read task fetches and decodes at the same time."""
+    kept_rows: int = Field(default=2048, ge=0)
+    """Rows that a read task keeps for later pools of the same row group, rather than read them again; each takes
+    60 kB of memory."""
     object_store_bytes: int = Field(default=150_000_000, ge=1)
     """Bytes of blocks that may wait in the object store for one rank."""
     items_per_segment: int = Field(default=512, ge=1)
     """Pools that one Ray Data execution holds; the next one starts while the last pools of this are used."""
 
 
+ReadPools = Callable[[Sequence[PoolItem], int, int], Iterator[pa.Table]]
+"""Gives the table of every item; told how many threads to use and how many rows to keep (`PoolReader.read`)."""
+
+
 def pool_tables(
-    items: Iterator[PoolItem], read: Callable[[PoolItem], pa.Table], limits: StreamLimits
+    items: Iterator[PoolItem], read: ReadPools, limits: StreamLimits
 ) -> Generator[pa.Table, None, None]:
-    """The table of every item, in order, read ahead by Ray tasks.
+    """The table of every item, in order, read ahead by a Ray task that gives one after the other.
 
     A run may have millions of items, so they go to Ray Data in segments; memory and time to the first table
     do not grow with the length of the run, and the start of a segment is hidden behind the one before.
@@ -86,13 +95,19 @@ class _Segment:
 class _Paced(ExecutionCallback):  # type: ignore[misc]  # Ray's classes are untyped here
     """Gives the scheduling loop a rhythm.
 
-    While the consumer is behind, Ray 2.60 has no task to wait for, and its loop would spin in the training
-    process: it took nine tenths of a core and the interpreter lock, and cut training to a third of its speed
-    on two cores.
+    While blocks wait for the consumer, Ray 2.60 has nothing to wait for itself, and its loop would spin in the
+    training process: it took nine tenths of a core and the interpreter lock, and cut training to a third of its
+    speed on two cores. While the consumer waits for blocks, a slow rhythm would hold back the read task, which
+    may be two blocks ahead of the loop.
     """
 
-    def on_execution_step(self, executor: object) -> None:
-        time.sleep(_STEP_S)
+    def __init__(self) -> None:
+        self._blocks = 0
+
+    def on_execution_step(self, executor: Any) -> None:
+        blocks_now = sum(operator.metrics.num_task_outputs_generated for operator in executor._topology)
+        time.sleep(_IDLE_STEP_S if blocks_now == self._blocks else _STEP_S)
+        self._blocks = blocks_now
 
 
 def _start(
@@ -102,15 +117,15 @@ def _start(
 
 
 def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Segment:
+    # In the object store, because Ray would send the order's arrays with every task.
     items_ref = ray.put(items)
 
-    def read_block(block: dict[str, Any]) -> pa.Table:
-        table: pa.Table = ray.get(read_ref)(ray.get(items_ref)[int(block["id"][0])])
-        return table
+    def read_blocks(_: dict[str, Any]) -> Iterator[pa.Table]:
+        read: ReadPools = ray.get(read_ref)
+        yield from map(_as_one_row, read(ray.get(items_ref), limits.threads, limits.kept_rows))
 
-    numbers = ray.data.from_items([{"id": i} for i in range(len(items))], override_num_blocks=len(items))
-    dataset = numbers.map_batches(
-        handing_over_errors(read_block),
+    dataset = ray.data.from_items([{"segment": 0}], override_num_blocks=1).map_batches(
+        handing_over_errors_on_the_way(read_blocks),
         batch_size=1,
         num_cpus=limits.cpus_per_task,
         # Where the consumer is: a pool read elsewhere would cross the network twice.
@@ -120,15 +135,29 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
     )
     context = dataset.context
     context.enable_progress_bars = False
-    # A pool above Ray's usual block size would come in pieces.
-    context.target_max_block_size = None
+    # Every row is a block of its own, so that no pool comes in pieces and none waits for another.
+    context.target_max_block_size = 1
     context.custom_execution_callback_classes = [_Paced]
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = ray.data.ExecutionResources(
         cpu=limits.cpus, object_store_memory=limits.object_store_bytes
     )
-    tables = blocks(dataset)
+    tables = map(_from_one_row, blocks(dataset))
     return _Segment(items, tables, next(tables, None))
+
+
+def _as_one_row(table: pa.Table) -> pa.Table:
+    """A table as one row of lists, without a copy: Ray Data may cut a block between rows, but not in a row."""
+    ends = pa.array([0, table.num_rows], pa.int32())
+    columns = (column.combine_chunks() for column in table.columns)
+    return pa.table(
+        {name: pa.ListArray.from_arrays(ends, c) for name, c in zip(table.column_names, columns, strict=True)}
+    )
+
+
+def _from_one_row(row: pa.Table) -> pa.Table:
+    """The inverse of `_as_one_row`, without a copy."""
+    return pa.table({name: row[name].combine_chunks().flatten() for name in row.column_names})
 
 
 def _expect(table: pa.Table | None, item: PoolItem) -> pa.Table:

@@ -37,7 +37,7 @@ class Stream:
 
     def plain(self, items: Iterator[PoolItem]) -> Generator[pa.Table, None, None]:
         """The tables of the items, read one after the other in this process."""
-        yield from map(self.reader.read, items)
+        yield from map(self.reader.read_alone, items)
 
     def rank(
         self, rank: int, world_size: int, start: int, end: int, tables: Tables | None = None

@@ -55,7 +55,7 @@ def test_a_batch_holds_the_facts_of_its_rows(stream: Stream) -> None:
 @corpus_tests
 def test_a_missing_pool_is_an_error(stream: Stream) -> None:
     def all_but_the_last(items: Iterator[PoolItem]) -> Generator[pa.Table, None, None]:
-        yield from map(stream.reader.read, list(items)[:-1])
+        yield from map(stream.reader.read_alone, list(items)[:-1])
 
     with pytest.raises(DataError, match=r"the stream ended at step \d+ with lanes \[\d\] short of rows"):
         list(stream.rank(0, 1, 0, 10, all_but_the_last))
@@ -65,7 +65,7 @@ def test_a_missing_pool_is_an_error(stream: Stream) -> None:
 def test_a_pool_too_many_is_an_error(stream: Stream) -> None:
     def one_twice(items: Iterator[PoolItem]) -> Generator[pa.Table, None, None]:
         all_items = list(items)
-        yield from map(stream.reader.read, [*all_items, all_items[-1]])
+        yield from map(stream.reader.read_alone, [*all_items, all_items[-1]])
 
     with pytest.raises(DataError, match="the stream goes on after step 9"):
         list(stream.rank(0, 1, 0, 10, one_twice))

@@ -7,7 +7,7 @@ import gc
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,7 +44,7 @@ def test_tables_are_those_of_a_plain_loop(stream: Stream, segment: int) -> None:
     tables = list(pool_tables(iter(items), stream.reader.read, StreamLimits(items_per_segment=segment)))
     assert len(tables) == len(items)
     for table, item in zip(tables, items, strict=True):
-        assert table.equals(stream.reader.read(item))
+        assert table.equals(stream.reader.read_alone(item))
 
 
 def test_no_items_give_no_tables(stream: Stream) -> None:
@@ -74,7 +74,7 @@ def test_a_pool_larger_than_rays_blocks_stays_whole(stream: Stream) -> None:
         tables = list(pool_tables(iter(items), stream.reader.read, LIMITS))
     finally:
         context.target_max_block_size = usual
-    assert [table.num_rows for table in tables] == [stream.reader.read(item).num_rows for item in items]
+    assert [table.num_rows for table in tables] == [stream.reader.read_alone(item).num_rows for item in items]
     assert max(table.nbytes for table in tables) > 3 * 50_000
 
 
@@ -86,10 +86,11 @@ def test_limits_are_the_pipelines_own(stream: Stream) -> None:
     assert not context.execution_options.preserve_order
 
 
-def read_but_fail_at(reader: PoolReader, step: int, item: PoolItem) -> pa.Table:
-    if item.step >= step:
-        raise DataError(f"the pool of step {item.step} is damaged; pack the corpus again")
-    return reader.read(item)
+def read_but_fail_at(reader: PoolReader, step: int, items: Sequence[PoolItem], *_: int) -> Iterator[pa.Table]:
+    for item in items:
+        if item.step >= step:
+            raise DataError(f"the pool of step {item.step} is damaged; pack the corpus again")
+        yield reader.read_alone(item)
 
 
 @pytest.mark.parametrize("fail_at", [0, 6])
@@ -111,14 +112,20 @@ def test_a_damaged_shard_is_named(stream: Stream, tmp_path: Path) -> None:
         list(damaged.rank(0, 1, 0, damaged.order.steps_per_epoch, through_ray(damaged)))
 
 
-def read_swapped(reader: PoolReader, first: PoolItem, second: PoolItem, item: PoolItem) -> pa.Table:
+def read_swapped(
+    reader: PoolReader, first: PoolItem, second: PoolItem, items: Sequence[PoolItem], *_: int
+) -> Iterator[pa.Table]:
     """As a reader whose results Ray gave in another order."""
-    return reader.read({first: second, second: first}.get(item, item))
+    for item in items:
+        yield reader.read_alone({first: second, second: first}.get(item, item))
 
 
-def read_nothing(reader: PoolReader, missing: PoolItem, item: PoolItem) -> pa.Table:
-    table = reader.read(item)
-    return table.slice(0, 0) if item == missing else table
+def read_nothing(
+    reader: PoolReader, missing: PoolItem, items: Sequence[PoolItem], *_: int
+) -> Iterator[pa.Table]:
+    for item in items:
+        table = reader.read_alone(item)
+        yield table.slice(0, 0) if item == missing else table
 
 
 def test_tables_out_of_order_are_refused(stream: Stream) -> None:
