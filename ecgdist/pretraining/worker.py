@@ -158,7 +158,9 @@ class Worker:
         if self.teacher is not None:
             load_teacher(self.teacher, restored)
         self.step = restored.state.step
-        self._say(f"resumed from checkpoint {restored.name} at step {self.step}")
+        before, now = restored.state.world_size, self.group.world_size
+        resized = f", with {now} workers instead of {before}" if now != before else ""
+        self._say(f"resumed from checkpoint {restored.name} at step {self.step}{resized}")
 
     def _batches(self) -> Generator[RankBatch, None, None]:
         plan = self.plan
