@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from rich.console import Console
 from safetensors.numpy import load_file
@@ -28,6 +29,7 @@ from ecgdist.sample import sample_folder
 from ecgdist.sources import open_source
 from ecgdist.storage import Location
 from tests.corpus.corpora import row, write_corpus
+from tests.pretraining.recorded import Watch
 from tests.pretraining.runs import largest_difference
 
 STEPS, SAVED_AT = 12, 6
@@ -232,14 +234,28 @@ def test_a_window_longer_than_a_segment_is_refused(sample_corpus: Corpus, tmp_pa
         run(config(sample_corpus, tmp_path / "run", device={"window_s": 12}))
 
 
-def test_a_damaged_shard_is_said_in_one_sentence(sample_corpus: Corpus, tmp_path: Path) -> None:
-    """Met by a read task, on one rank, in the middle of training."""
+@pytest.mark.ray
+def test_a_damaged_shard_stops_a_run_before_a_step_is_made_of_it(
+    sample_corpus: Corpus, tmp_path: Path
+) -> None:
+    """Met by a read task, on one rank, in the middle of training; no worker trains again only to meet it again."""
     shutil.copytree(sample_corpus.location.uri, tmp_path / "corpus")
-    for shard in sorted((tmp_path / "corpus/shards").iterdir()):
-        content = bytearray(shard.read_bytes())
-        content[len(content) // 2] ^= 1
-        shard.write_bytes(content)
-    settings = config(Corpus(tmp_path / "corpus"), tmp_path / "run", workers={"count": 2, "max_failures": 0})
-    with pytest.raises(DataError, match=r"shards/000\d\d\.parquet is damaged") as caught:
+    shard = tmp_path / "corpus/shards/00007.parquet"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    corpus = Corpus(tmp_path / "corpus")
+    data = {"lanes": 4, "global_batch": 32, "shuffle_rows": 64, "exclude_splits": ["fold8"]}
+    data["record_rows"] = str(tmp_path / "rows")
+    settings = config(corpus, tmp_path / "run", workers={"count": 2, "max_failures": 3}, data=data)
+    with pytest.raises(
+        DataError, match=r"shards/00007\.parquet is damaged \(row group 0: .*; pack the corpus again"
+    ) as caught:
         run(settings)
-    assert "Traceback" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    watch = Watch(tmp_path / "rows")
+    used = {row for line in watch.look() for row in line.row_ids}
+    in_it = corpus.groups_of_rows == 7
+    facts = corpus.columns("source", "record_id", "segment").filter(pa.array(in_it)).to_pylist()
+    assert not used & {f"{fact['source']}/{fact['record_id']}#{fact['segment']}" for fact in facts}
+    assert len(list((tmp_path / "rows").iterdir())) == 2, "each rank has trained once"

@@ -238,7 +238,8 @@ def everything(run: SmallRun) -> list[torch.Tensor]:
     """Copies of all that training changes on this rank."""
     states = [value for state in run.engine.optimizer.state.values() for value in state.values()]
     weights = [torch.from_numpy(array.copy()) for array in (run.weights() | run.teacher_weights()).values()]
-    parts = [weight.detach() for weight in run.engine.module.parameters()]
+    # Under ZeRO-3, a weight itself is whole or empty, as it happens; this is the rank's part.
+    parts = [getattr(weight, "ds_tensor", weight).detach() for weight in run.engine.module.parameters()]
     return [value.clone() for value in [*weights, *parts, *states]]
 
 
