@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import shutil
 import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 from tensorboardX import SummaryWriter
 
 from ecgdist.errors import StorageError
 from ecgdist.patience import patiently
+from ecgdist.scratch import new_scratch
 from ecgdist.storage import Location
 
 METRICS = "metrics.jsonl"
@@ -33,10 +33,10 @@ class MetricsLog:
         old = read_metrics(run)
         self._rows = [row for row in old if row["step"] <= start_step]
         self._flushed = 0.0
-        self._scratch = tempfile.TemporaryDirectory(prefix="ecgdist-metrics-")
+        self._scratch = new_scratch("metrics")
         # The name that tensorboardX gives is that of the second and the host: not enough for a quick restart.
         self._board = SummaryWriter(
-            self._scratch.name,
+            str(self._scratch),
             purge_step=start_step + 1 if old else None,
             filename_suffix=f".{uuid.uuid4().hex[:8]}",
         )
@@ -69,14 +69,14 @@ class MetricsLog:
         self._flushed = time.monotonic()
         self._target.write_bytes("".join(json.dumps(row) + "\n" for row in self._rows).encode())
         self._board.flush()
-        for path in Path(self._scratch.name).iterdir():
+        for path in self._scratch.iterdir():
             (self._board_target / path.name).upload(path)
 
     def close(self) -> None:
         """Flush, and remove the scratch files."""
         self.flush()
         self._board.close()
-        self._scratch.cleanup()
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def read_metrics(run: Location) -> list[dict[str, Any]]:
