@@ -21,6 +21,7 @@ from pathlib import Path
 import psutil
 
 from ecgdist.sample import sample_folder
+from ecgdist.storage import Location
 from tests.packing.builds import Builds
 from tests.packing.folders import files_of
 from tests.packing.scale import make_folder, real_recordings
@@ -59,7 +60,9 @@ def end(processes: list[psutil.Process]) -> None:
 
 
 @contextmanager
-def packing_process(source: str, out: Path, log: Path, *more: str) -> Iterator[subprocess.Popen[bytes]]:
+def packing_process(
+    source: str, out: Path | Location, log: Path, *more: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process that packs; nothing of it is left afterwards."""
     with log.open("wb") as sink:
         process = subprocess.Popen([*COMMAND, source, str(out), *more], stdout=sink, stderr=sink, cwd=ROOT)

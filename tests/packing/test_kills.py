@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import datetime
 from pathlib import Path
 
+import boto3
 import psutil
 import pytest
 
@@ -13,11 +15,14 @@ from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
 from ecgdist.sample import sample_folder
 from ecgdist.sources import SOURCES
+from ecgdist.storage import Location
+from tests.conftest import S3Server
 from tests.packing.builds import Builds
 from tests.packing.deadly import Deadly
 from tests.packing.folders import files_of, pack_to, ptbxl_folder
 from tests.packing.kills import (
     descendants,
+    end,
     finished,
     pack_with_kills,
     packing_process,
@@ -28,7 +33,7 @@ from tests.packing.kills import (
 pytestmark = pytest.mark.ray
 
 
-def same_as_unbroken(source: str, out: Path, unbroken: Path, per_shard: int) -> None:
+def same_as_unbroken(source: str, out: Path | Location, unbroken: Path, per_shard: int) -> None:
     Corpus(out).verify()
     pack_to(unbroken, source, records_per_shard=per_shard, max_refused_share=0.1)
     assert files_of(out) == files_of(unbroken)
@@ -64,6 +69,42 @@ def test_kills_while_the_corpus_is_closed(ray_cluster: None, tmp_path: Path) -> 
     assert len(kept) == 3
     assert pack_to(out, source, records_per_shard=8, max_refused_share=0.1).built == 0
     same_as_unbroken(source, out, tmp_path / "unbroken", per_shard=8)
+
+
+def objects(s3: S3Server, folder: Location) -> dict[str, tuple[str, datetime]]:
+    """ETag and time of the shards in a bucket: an object that is written again gets another time."""
+    bucket, _, prefix = folder.uri.removeprefix("s3://").partition("/")
+    client = boto3.client(
+        "s3",
+        endpoint_url=s3.endpoint,
+        aws_access_key_id=s3.access_key,
+        aws_secret_access_key=s3.secret_key,
+        region_name="us-east-1",
+    )
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{prefix}/shards/").get("Contents", [])
+    return {each["Key"]: (each["ETag"], each["LastModified"]) for each in found}
+
+
+@pytest.mark.s3
+def test_a_packing_into_a_bucket_that_is_killed(ray_cluster: None, s3: S3Server, tmp_path: Path) -> None:
+    source = f"ptbxl={ptbxl_folder(tmp_path / 'ptb-xl', 120)}"
+    out = Location.of(f"s3://ecg/{tmp_path.name}/corpus")
+    kept: dict[str, tuple[str, datetime]] = {}
+    for wanted in (5, 25):
+        with packing_process(source, out, tmp_path / "log", "--per-shard", "2") as process:
+            deadline = time.monotonic() + 120
+            while len(objects(s3, out)) < wanted:
+                assert process.poll() is None, (tmp_path / "log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            everything = descendants(process.pid)
+            process.kill()
+            end(everything)
+        kept = objects(s3, out) | kept
+    assert len(kept) < 60, "the packing was to be killed in mid-run"
+    pack_to(out, source, records_per_shard=2, max_refused_share=0.1)
+    assert {key: stamp for key, stamp in objects(s3, out).items() if key in kept} == kept
+    same_as_unbroken(source, out, tmp_path / "unbroken", per_shard=2)
 
 
 def test_a_record_that_kills_every_worker_ends_the_packing(

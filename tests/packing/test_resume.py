@@ -123,14 +123,6 @@ def test_a_damaged_note_is_said(ray_cluster: None, tmp_path: Path, content: byte
     assert pack_to(out, source, records_per_shard=2).built == 2
 
 
-def test_a_note_under_another_number_is_damaged(ray_cluster: None, tmp_path: Path) -> None:
-    out = tmp_path / "corpus"
-    source = stopped_packing(out, tmp_path / "wfdb")
-    (out / "parts/00001.json").write_bytes((out / "parts/00002.json").read_bytes())
-    with pytest.raises(DataError, match=r"parts/00001\.json is not the note of a shard"):
-        pack_to(out, source, records_per_shard=2)
-
-
 def test_what_a_killed_call_left_is_cleared_away(ray_cluster: None, tmp_path: Path) -> None:
     """A file half-written at the kill, and the notes if it came just after the manifest."""
     source, out = f"wfdb={georgia_folder(tmp_path / 'wfdb', 'a', 'b')}", tmp_path / "corpus"
