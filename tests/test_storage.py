@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
+from ecgdist import s3 as objects
 from ecgdist.errors import ConfigError, MissingFileError, StorageError
 from ecgdist.s3 import TIMEOUT
 from ecgdist.storage import Location
@@ -111,6 +114,30 @@ def test_paths_are_normalised() -> None:
     assert (Location.of("s3://bucket") / "x").uri == "s3://bucket/x"
     with pytest.raises(StorageError, match="names no bucket"):
         Location.of("s3:///x")
+
+
+def test_a_part_that_is_denied_does_not_wait_for_parts_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers are made up: storage that hangs in the one request and denies the next cannot be had at will."""
+    released, waited_out = threading.Event(), []
+
+    def fetch(reader: objects.RangeReader, number: int) -> bytes:
+        if number == 1:
+            raise ClientError({"Error": {"Code": "AccessDenied"}}, "GetObject")
+        if not released.wait(60):
+            waited_out.append(number)
+        return b""
+
+    monkeypatch.setattr(objects.RangeReader, "_fetch_first", lambda reader: (bytes(2**20), 4 * 2**20, "etag"))
+    monkeypatch.setattr(objects.RangeReader, "_fetch", fetch)
+    try:
+        with (
+            pytest.raises(StorageError, match="s3://bucket/file: access denied"),
+            Location.of("s3://bucket/file").open() as opened,
+        ):
+            opened.read()
+        assert waited_out == []
+    finally:
+        released.set()
 
 
 @pytest.mark.s3
