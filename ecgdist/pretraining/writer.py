@@ -1,14 +1,13 @@
 """Writes checkpoints while training goes on.
 
-All ranks together copy the training state to local disk, which is all that training waits for. Then a thread of each
-rank hashes and uploads its files and writes a note of them; rank 0's thread waits for all notes, and commits. No thread
-takes part in collective operations, which are the training's.
+All ranks together copy the training state to local disk and memory, which is all that training waits for. Then a thread
+of each rank hashes and uploads its files and writes a note of them; rank 0's thread waits for all notes, and commits.
+No thread takes part in collective operations, which are the training's.
 """
 
 from __future__ import annotations
 
 import hashlib
-import shutil
 import threading
 import time
 import uuid
@@ -16,22 +15,20 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
-
-from safetensors.torch import save_file
 
 from ecgdist.errors import DataError, MissingFileError, StorageError, TrainingError
 from ecgdist.lease import LEASE, lost, still_holds
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.patience import PATIENCE_S, patiently
-from ecgdist.pretraining.checkpoint import STUDENT, TEACHER, CheckpointStore, Score, TrainState
+from ecgdist.pretraining.checkpoint import CheckpointStore, Score, TrainState
 from ecgdist.pretraining.config import CheckpointConfig
-from ecgdist.pretraining.documents import Facts, document, file_facts, files_below, parse
+from ecgdist.pretraining.documents import Facts, document, parse
 from ecgdist.pretraining.engine import DeepSpeedEngine
 from ecgdist.pretraining.group import Group
-from ecgdist.scratch import new_scratch, remove_leftovers
+from ecgdist.pretraining.snapshot import Snapshot
+from ecgdist.scratch import remove_leftovers
 from ecgdist.storage import Location
 
 _UPLOADS = 4
@@ -43,13 +40,13 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class _Snapshot:
-    """Files of one rank on its local disk, ready to be uploaded."""
+class _Work:
+    """A checkpoint on its way to storage."""
 
     name: str
-    folder: Path
     state: TrainState
     score: Score | None
+    snapshot: Snapshot
 
 
 class CheckpointWriter:
@@ -117,16 +114,7 @@ class CheckpointWriter:
         """
         self.wait()
         name = f"step-{state.step:08d}-{self._attempt}"
-        folder = new_scratch("snapshot")
-        try:
-            self._snapshot(folder, engine, teacher)
-        except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if isinstance(error, OSError):
-                raise StorageError(
-                    f"no room for a checkpoint in {folder.parent}: {error.strerror}"
-                ) from error
-            raise
+        snapshot = Snapshot.take(engine, teacher, self._group)
         best = self._config.keep_best
         score = (
             None
@@ -134,7 +122,7 @@ class CheckpointWriter:
             else Score(metric=best.metric, mode=best.mode, value=metric)
         )
         self._has_told = False
-        self._uploading = self._thread.submit(self._finish, _Snapshot(name, folder, state, score))
+        self._uploading = self._thread.submit(self._finish, _Work(name, state, score, snapshot))
         self._saved_at = time.monotonic()
         return name
 
@@ -177,42 +165,33 @@ class CheckpointWriter:
         if error is None:
             self.wait()
 
-    def _snapshot(self, folder: Path, engine: DeepSpeedEngine, teacher: MomentumTeacher | None) -> None:
-        engine.save(folder / "engine")
-        weights = engine.full_weights()
-        if self._group.rank == 0:
-            save_file(weights, folder / STUDENT)
-            if teacher is not None:
-                tensors = {n: t.detach().cpu().contiguous() for n, t in teacher.state_dict().items()}
-                save_file(tensors, folder / TEACHER)
-
-    def _finish(self, snapshot: _Snapshot) -> str:
+    def _finish(self, work: _Work) -> str:
         """Upload a snapshot and, as rank 0, commit the checkpoint; runs in the thread."""
-        target = self._store.folder(snapshot.name)
+        target, folder = self._store.folder(work.name), work.snapshot.folder
         try:
             # Hashes are taken before the upload, so that they also cover what the network does to a file.
-            facts = {path: file_facts(snapshot.folder / path) for path in files_below(snapshot.folder)}
+            facts = work.snapshot.finish()
             with ThreadPoolExecutor(_UPLOADS, thread_name_prefix="upload") as pool:
                 uploads = [
-                    pool.submit(self._patiently, partial((target / path).upload, snapshot.folder / path))
+                    pool.submit(self._patiently, partial((target / path).upload, folder / path))
                     for path in facts
                 ]
             for upload in uploads:
                 upload.result()
         finally:
-            shutil.rmtree(snapshot.folder, ignore_errors=True)
+            work.snapshot.remove()
         note = document({"rank": self._group.rank, "files": facts})
         self._patiently(partial((target / _note(self._group.rank)).write_bytes, note))
         if self._group.rank == 0:
-            self._commit(snapshot)
-        return snapshot.name
+            self._commit(work)
+        return work.name
 
-    def _commit(self, snapshot: _Snapshot) -> None:
-        files = self._noted_files(self._store.folder(snapshot.name))
+    def _commit(self, work: _Work) -> None:
+        files = self._noted_files(self._store.folder(work.name))
         self._patiently(self._check_lease)
-        self._patiently(partial(self._store.commit, snapshot.name, snapshot.state, snapshot.score, files))
+        self._patiently(partial(self._store.commit, work.name, work.state, work.score, files))
         try:
-            self._store.prune(snapshot.name, self._config.keep_last, self._config.keep_best)
+            self._store.prune(work.name, self._config.keep_last, self._config.keep_best)
         except StorageError as error:
             self._warnings.append(f"old checkpoints are still there: {error}; the next one removes them")
 

@@ -103,6 +103,8 @@ def measure(
                 # Neither block shall meet what the one before left to do.
                 training.group.wait()
             pairs.append(Pair(blocks[False], blocks[True], snapshot_s, upload_s, in_time))
+            if training.group.rank == 0:
+                print(f"{size}, {where}, {steps} steps: {pairs[-1]}", flush=True)
     root = Location.of(where) / "checkpoints"
     with tempfile.TemporaryDirectory() as folder:
         size_bytes = 0

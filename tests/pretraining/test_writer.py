@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import tempfile
 import threading
 import time
@@ -21,6 +23,7 @@ from ecgdist.pretraining.checkpoint import CHECKPOINT, STUDENT, CheckpointStore
 from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.export import saved_student
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.snapshot import Snapshot
 from ecgdist.pretraining.writer import CheckpointWriter
 from ecgdist.storage import Location
 from tests.pretraining.processes import Processes
@@ -166,25 +169,48 @@ def test_a_checkpoint_that_storage_never_takes_is_an_error_and_leaves_nothing_on
     assert [name[:13] for name in found["end"]] == ["step-00000002"], "the next one is saved again"
 
 
-def save_on_a_full_disk(where: str) -> tuple[str, list[str]]:
-    run = SmallRun(Setting())
+@contextmanager
+def full_disk(most_bytes: int) -> Iterator[None]:
+    """A limit on the size of a file stands in for a disk that is full: the same calls fail."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    usual = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, usual)
 
-    def fail(folder: Path) -> None:
-        raise OSError(28, "No space left on device")
 
-    with writer_for(where, run.group) as writer:
-        run.engine.save = fail
+def save_on_a_full_disk(where: str, most_bytes: int) -> list[str]:
+    """Met by DeepSpeed's files, then by those that are written while training goes on."""
+    run = SmallRun(Setting(zero_stage=1))
+    said = []
+    with writer_for(where, run.group) as writer, full_disk(most_bytes):
         try:
             save(run, writer, 1)
         except StorageError as error:
-            return str(error), snapshots()
-    return "", []
+            said.append(str(error))
+    snapshot = Snapshot.take(run.engine, run.teacher, run.group)
+    with full_disk(most_bytes):
+        try:
+            snapshot.finish()
+        except StorageError as error:
+            said.append(str(error))
+    snapshot.remove()
+    return said + snapshots()
 
 
-def test_a_local_disk_that_is_full_is_said(processes: GroupOf, tmp_path: Path) -> None:
-    (found,) = processes(1).run(save_on_a_full_disk, str(tmp_path))
-    assert "No space left on device" in found[0]
-    assert found[1] == []
+@pytest.mark.parametrize("most_bytes", [100, 1_000_000])
+def test_a_local_disk_that_is_full_is_said_and_left_clean(
+    processes: GroupOf, tmp_path: Path, most_bytes: int
+) -> None:
+    (said,) = processes(1).run(save_on_a_full_disk, str(tmp_path), most_bytes)
+    assert len(said) == 2
+    for sentence in said:
+        assert f"a checkpoint cannot be written to {tempfile.gettempdir()}" in sentence
+        assert "TMPDIR" in sentence
+    assert names(str(tmp_path)) == []
 
 
 def save_without_the_lease(where: str) -> tuple[str, str, list[str]]:
