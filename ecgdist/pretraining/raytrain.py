@@ -95,14 +95,23 @@ def train(
     Raises:
         EcgdistError: that a worker met, as itself.
     """
-    start = 0
-    while (stopped := _fit(_trainer(config, mailbox, lease, start))) is not None:
-        if stopped.cause is Cause.ASKED:
-            return stopped
-        say(f"{stopped}; starting again")
-        _wait_for_drained_nodes()
+    start, died = 0, 0
+    while True:
+        try:
+            stopped = _fit(_trainer(config, mailbox, lease, start))
+        except ray.train.ControllerError as error:
+            # Ray Train 2.60 gives up when a worker dies between its set-up and the call of the training function.
+            died += 1
+            dies = isinstance(error.controller_failure, ray.exceptions.RayActorError)
+            if not dies or died > config.workers.max_failures:
+                raise
+            say("a worker died while it was started; starting again")
+        else:
+            if stopped is None or stopped.cause is Cause.ASKED:
+                return stopped
+            say(f"{stopped}; starting again")
+            _wait_for_drained_nodes()
         start += 1
-    return None
 
 
 def _fit(trainer: TorchTrainer) -> Stopped | None:
