@@ -133,8 +133,9 @@ def kill_nodes(run: ProofRun, breaker: Breaker, nodes: Nodes) -> list[Kill]:
 
 
 def kill_drivers(run: ProofRun, breaker: Breaker) -> list[Kill]:
-    """Kill the driver, wait until what it had started is gone by itself, and give the same command again."""
+    """Kill the driver and give the same command again at once, while what it had started may still be there."""
     current: list[subprocess.Popen[bytes]] = []
+    orphans: list[psutil.Process] = []
     moments = breaker.moments(lambda: current[-1])
     while True:
         with run.driver() as driver:
@@ -142,15 +143,16 @@ def kill_drivers(run: ProofRun, breaker: Breaker) -> list[Kill]:
             moment = next(moments, None)
             if moment is None:
                 run.finish(driver)
-                return breaker.kills
-            below = descendants(driver.pid)[1:]
+                break
+            orphans += descendants(driver.pid)[1:]
             saving = run.unfinished_checkpoints() if moment == "saving" else []
             driver.kill()
             driver.wait()
             breaker.note("driver", moment, _still(run, saving))
-            _, left = psutil.wait_procs(below, timeout=_GONE_S)
-            if left:
-                raise RuntimeError(f"a dead driver's processes live on: {left}")
+    _, left = psutil.wait_procs(orphans, timeout=_GONE_S)
+    if left:
+        raise RuntimeError(f"dead drivers' processes live on: {left}")
+    return breaker.kills
 
 
 def kill_clusters(run: ProofRun, breaker: Breaker, nodes: Nodes) -> list[Kill]:
