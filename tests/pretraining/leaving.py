@@ -1,0 +1,198 @@
+"""Give a run notice again and again, and see what each costs: `python -m tests.pretraining.leaving --tries 20`.
+
+A notice is SIGTERM to the driver (then the same command is given again), SIGTERM to a training process, or the drain
+of one of two nodes, which is gone 30 s later. No checkpoint is written but those that notices cause.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ecgdist.errors import RunStopped
+from ecgdist.pretraining.checkpoint import CHECKPOINT, CheckpointStore
+from tests.pretraining.proof import Verdict, compare, spread, unbroken_run
+from tests.pretraining.proof_run import ProofRun
+from tests.ray_nodes import Node, Nodes, ray_nodes
+
+KINDS = ("driver", "worker", "drain")
+NOTICE_S = 30.0
+"""Time between a notice and the end."""
+_DEADLINE_S = 240.0
+_MOST_STEPS = 8
+"""Steps between a start and the notice, at most."""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One notice, and what came of it.
+
+    Attributes:
+        step: the highest step that was begun when it was given.
+        committed_s: seconds from it to the commit of a checkpoint.
+        lost: steps that were done and are not in the checkpoint.
+    """
+
+    kind: str
+    step: int
+    committed_s: float
+    lost: int
+
+
+class Giver:
+    """Gives notice to one run.
+
+    Attributes:
+        notices: given so far.
+    """
+
+    def __init__(self, run: ProofRun, seed: int) -> None:
+        self.run, self.draw = run, random.Random(seed)
+        self.notices: list[Notice] = []
+
+    def await_moment(self, driver: subprocess.Popen[bytes], files: set[str]) -> None:
+        """Wait until processes that are not in `files` have trained a few steps, and a little longer."""
+        steps = self.draw.randint(1, _MOST_STEPS)
+        self._await(
+            driver, lambda: len({n.step for n in self.run.watch.lines if n.file not in files}) >= steps
+        )
+        time.sleep(self.draw.uniform(0.0, 0.5))
+
+    def observe(self, kind: str, driver: subprocess.Popen[bytes], give: Callable[[], object]) -> None:
+        """Give a notice, and wait for the checkpoint that it causes."""
+        self.run.watch.look()
+        before, step = set(self.names()), self.run.step
+        files = self.files()
+        given_s = time.time()
+        give()
+        self._await(driver, lambda: set(self.names()) - before, alive=kind != "driver")
+        name = self.names()[-1]
+        committed_s = (Path(self.run.out) / "checkpoints" / name / CHECKPOINT).stat().st_mtime
+        self.run.watch.look()
+        done = 1 + max(line.step for line in self.run.watch.lines if line.file in files)
+        saved = int(name.split("-")[1])
+        self.notices.append(Notice(kind, step, committed_s - given_s, done - saved))
+
+    def names(self) -> list[str]:
+        return CheckpointStore(self.run.run).names()
+
+    def files(self) -> set[str]:
+        """Files of the recording: every process that trained has one."""
+        return {line.file for line in self.run.watch.lines}
+
+    def _await(
+        self, driver: subprocess.Popen[bytes], condition: Callable[[], object], alive: bool = True
+    ) -> None:
+        deadline = time.monotonic() + _DEADLINE_S
+        while not condition():
+            self.run.watch.look()
+            if time.monotonic() > deadline or (alive and driver.poll() is not None):
+                raise self.run.failure(driver)
+            time.sleep(0.05)
+
+
+def to_drivers(run: ProofRun, tries: int, seed: int) -> list[Notice]:
+    """SIGTERM to the driver, which says in its exit status that it was stopped; then the same command again."""
+    giver = Giver(run, seed)
+    for _ in range(tries):
+        files = giver.files()
+        with run.driver() as driver:
+            giver.await_moment(driver, files)
+            giver.observe("driver", driver, driver.terminate)
+            assert driver.wait(NOTICE_S) == RunStopped.exit_status
+    with run.driver() as driver:
+        run.finish(driver)
+    return giver.notices
+
+
+def to_workers(run: ProofRun, tries: int, seed: int) -> list[Notice]:
+    """SIGTERM to one of the training processes; all save and leave, and start again under the same driver."""
+    giver = Giver(run, seed)
+    with run.driver() as driver:
+        for _ in range(tries):
+            giver.await_moment(driver, old := giver.files())
+            mine = {n.process for n in run.watch.lines if n.file not in old}
+            victim = psutil.Process(giver.draw.choice(sorted(mine)))
+            giver.observe("worker", driver, victim.terminate)
+        run.finish(driver)
+    return giver.notices
+
+
+def to_nodes(run: ProofRun, tries: int, seed: int) -> list[Notice]:
+    """Drain one of two nodes, and kill it when the notice says; another one comes."""
+    giver = Giver(run, seed)
+    with ExitStack() as stack:
+        nodes = stack.enter_context(ray_nodes())
+        run.environment |= nodes.environment
+        nodes.add(cpus=0, head=True)
+        nodes.add(cpus=2)
+        nodes.add(cpus=2)
+        driver = stack.enter_context(run.driver())
+        for _ in range(tries):
+            giver.await_moment(driver, giver.files())
+            node = giver.draw.choice(nodes.nodes[1:])
+            ends = time.monotonic() + NOTICE_S
+            giver.observe("drain", driver, lambda node=node: drain(node, nodes))
+            time.sleep(max(0.0, ends - time.monotonic()))
+            nodes.remove(node)
+            nodes.add(cpus=2)
+        run.finish(driver)
+    return giver.notices
+
+
+def drain(node: Node, nodes: Nodes) -> None:
+    """What a provider's notice becomes: the node takes no more work, and is gone soon."""
+    words = ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
+    subprocess.run(
+        [str(Path(sys.executable).with_name("ray")), "drain-node", *words, "--reason-message", "test",
+         "--deadline-remaining-seconds", f"{NOTICE_S:.0f}"],
+        check=True, capture_output=True, env=os.environ | nodes.environment,
+    )  # fmt: skip
+
+
+def give_notices(
+    kind: str, unbroken: ProofRun, folder: Path, tries: int, seed: int
+) -> tuple[list[Notice], Verdict]:
+    """The unbroken run again, given notice so many times, and compared with it."""
+    began = time.monotonic()
+    run = ProofRun(folder, unbroken.corpus, unbroken.steps)
+    run.configure(checkpoint={"every_steps": None, "every_minutes": None}, workers={"cpus_each": 1.5})
+    notices = {"driver": to_drivers, "worker": to_workers, "drain": to_nodes}[kind](run, tries, seed)
+    return notices, compare(kind, unbroken, run, [], time.monotonic() - began)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--tries", type=int, default=20, help="of each kind")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--folder", type=Path, required=True, help="a new one, for the corpus and the runs")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    steps = (arguments.tries + 1) * (_MOST_STEPS + 4)
+    unbroken = unbroken_run(arguments.folder, steps)
+    for kind in arguments.kinds:
+        notices, verdict = give_notices(
+            kind, unbroken, arguments.folder / kind, arguments.tries, arguments.seed
+        )
+        in_time = sum(notice.committed_s < NOTICE_S for notice in notices)
+        print(
+            f"{kind}: {in_time} of {len(notices)} committed within {NOTICE_S:.0f} s, "
+            f"after {spread([notice.committed_s for notice in notices])}; steps lost, at most: "
+            f"{max(notice.lost for notice in notices)}; rank-steps replayed: {verdict.replayed}; "
+            f"same batches, weights, metrics: {verdict.same_batches}, {verdict.same_weights}, {verdict.same_metrics}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
