@@ -76,12 +76,20 @@ class OptimizerConfig(Config):
 class EngineConfig(Config):
     """DeepSpeed."""
 
-    zero_stage: Literal[0, 1, 2, 3] = 1
-    """What ZeRO splits over workers: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    zero_stage: Literal[0, 1, 2, 3] | None = None
+    """What ZeRO splits over workers: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters. None takes the
+    lowest whose state fits into 8 GiB of a worker, which is 0 for every size here; see `zero.default_stage`."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the student; the teacher and the losses are always fp32."""
     micro_batch: int = Field(default=64, ge=1)
     """Most rows that a worker passes through the model at once; changes memory, not mathematics."""
+
+    @property
+    def stage(self) -> int:
+        """The stage of a run that is laid out (`RunPlan.of` settles it)."""
+        if self.zero_stage is None:
+            raise ValueError("engine.zero_stage is not settled yet")
+        return self.zero_stage
 
 
 class WorkersConfig(Config):
@@ -94,7 +102,7 @@ class WorkersConfig(Config):
     max: int | None = Field(default=None, ge=1)
     """Most workers, to which the run grows when nodes come (back)."""
     resize_check_s: float = Field(default=60.0, gt=0)
-    """Seconds between looks whether the cluster has room for more workers, at which a run with `min` and `max` grows."""
+    """Seconds between looks whether the cluster has room for more workers; a run with `min` and `max` then grows."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """`auto` takes GPUs if the cluster has any."""
     cpus_each: float = Field(default=1.0, gt=0)

@@ -48,15 +48,15 @@ class DeepSpeedEngine:
         Args:
             universal: load a universal checkpoint later on, saved with another number of workers.
         """
-        self.stage = config.zero_stage
+        self.stage = config.stage
         self._is_bf16 = config.precision == "bf16"
-        self._tells_norm = config.zero_stage > 0 or self._is_bf16
+        self._tells_norm = config.stage > 0 or self._is_bf16
         self.module = module
         settings = {
             "train_micro_batch_size_per_gpu": config.micro_batch,
             "gradient_accumulation_steps": num_micro_batches,
             "gradient_clipping": optimizer.clip_norm,
-            "zero_optimization": {"stage": config.zero_stage},
+            "zero_optimization": {"stage": config.stage},
             "zero_allow_untested_optimizer": True,
             "bf16": {"enabled": config.precision == "bf16"},
             "checkpoint": {"load_universal": universal},

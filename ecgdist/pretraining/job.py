@@ -23,7 +23,7 @@ from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
 from ecgdist.pretraining.export import CONFIG, MODEL, RUN, export_model, read_run
-from ecgdist.pretraining.plan import RunPlan
+from ecgdist.pretraining.plan import RunPlan, with_stage
 from ecgdist.pretraining.raytrain import check_cluster, local_cpus, train
 from ecgdist.pretraining.signals import beside_signals, heeding_signals
 from ecgdist.pretraining.stopping import ask_to_stop, forget_stop
@@ -60,7 +60,7 @@ def pretrain(config: PretrainConfig, console: Console | None = None) -> Pretrain
     """
     console = console or Console()
     run = Location.of(config.out)
-    config = _with_whole_paths(config)
+    config = _with_stage_of(run, _with_whole_paths(config))
     plan = RunPlan.of(config)
     check_folder(run, plan)
     if not _is_finished(run, console):
@@ -170,6 +170,13 @@ def _with_whole_paths(config: PretrainConfig) -> PretrainConfig:
     return config.model_copy(update=places)
 
 
+def _with_stage_of(run: Location, config: PretrainConfig) -> PretrainConfig:
+    """A run that goes on keeps its ZeRO stage, unless the configuration names one."""
+    if config.engine.zero_stage is not None or not (run / RUN).exists():
+        return config
+    return with_stage(config, int(read_run(run)["config"]["engine"]["zero_stage"]))
+
+
 def check_folder(run: Location, plan: RunPlan) -> bool:
     """Whether `run` is this run's folder already; one that holds anything else is refused.
 
@@ -236,7 +243,7 @@ def _announce(plan: RunPlan, console: Console) -> None:
         f"pretraining {config.encoder.size} on corpus {plan.corpus.corpus_id}: {order.num_rows:,} ECGs"
         + (f" (left out by data.exclude_splits: {left_out})" if left_out else "")
         + f", {plan.total_steps:,} steps of {order.global_batch}, {order.steps_per_epoch:,} steps an epoch; "
-        f"{number} workers, ZeRO stage {config.engine.zero_stage}, {config.engine.precision}",
+        f"{number} workers, ZeRO stage {config.engine.stage}, {config.engine.precision}",
         soft_wrap=True,
         highlight=False,
     )

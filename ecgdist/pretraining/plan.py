@@ -14,6 +14,7 @@ from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.checkpoint import TrainState
 from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.zero import count_parameters, default_stage
 from ecgdist.streaming.order import Order
 from ecgdist.streaming.selection import Selection, select_rows
 
@@ -50,6 +51,9 @@ class RunPlan:
             shuffle_rows=data.shuffle_rows,
         )
         preprocessing = build(Preprocessing, {"pack": corpus.manifest.pack, "device": config.device})
+        if config.engine.zero_stage is None:
+            parameters = count_parameters(config.encoder, config.objective, preprocessing.window_samples)
+            config = with_stage(config, default_stage(parameters, config.workers.least))
         return cls(
             config,
             corpus,
@@ -75,3 +79,8 @@ class RunPlan:
         torch.manual_seed(self.config.seed)
         config = self.config
         return PretrainingModule(config.encoder, config.objective, self.preprocessing.window_samples)
+
+
+def with_stage(config: PretrainConfig, zero_stage: int) -> PretrainConfig:
+    """The configuration with a ZeRO stage in place."""
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"zero_stage": zero_stage})})

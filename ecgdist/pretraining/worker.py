@@ -137,7 +137,7 @@ class Worker:
         config = self.plan.config
         weight_decay = config.optimizer.weight_decay
         resized = restored is not None and restored.state.world_size != self.group.world_size
-        universal = resized and config.engine.zero_stage > 0
+        universal = resized and config.engine.stage > 0
         if restored is not None and universal:
             to_universal(restored.engine_folder)
         return DeepSpeedEngine(
