@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +29,7 @@ class Selection:
         linked: rows left out beside them, because they are of a patient or waveform of those.
     """
 
-    offsets: Ints
+    offsets: npt.NDArray[np.unsignedinteger[Any]]
     starts: Ints
     left_out: dict[str, int]
     linked: int = 0
@@ -40,7 +41,7 @@ class Selection:
 
     def row_offsets(self, group: int, places: Ints) -> Ints:
         """Offsets in the row group of the selected rows with these places."""
-        offsets: Ints = self.offsets[self.starts[group] + places]
+        offsets: Ints = self.offsets[self.starts[group] + places].astype(np.int64)
         return offsets
 
 
@@ -70,7 +71,9 @@ def select_rows(
     groups = corpus.groups_of_rows[keep]
     counts = np.bincount(groups, minlength=len(corpus.group_rows))
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    offsets = corpus.columns("row")["row"].to_numpy()[keep].astype(np.int64)
+    offsets = corpus.columns("row")["row"].to_numpy()[keep]
+    # A row group has a few hundred rows, a corpus has millions, and the selection travels to every read task.
+    offsets = offsets.astype(np.min_scalar_type(int(offsets.max())))
     counted = pc.value_counts(split.filter(pa.array(excluded))).to_pylist()
     left_out = {str(item["values"]): item["counts"] for item in counted}
     linked = int((~keep & ~excluded).sum())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ecgdist.errors import RecordRefused
+from ecgdist.packing import PackConfig
 from ecgdist.preprocessing import PackStep
 from ecgdist.signals.rules import SETTINGS, QualityRules, fill_gaps, find_gaps
 from tests.signals.real_ecgs import recordings, signals_uv
@@ -147,7 +148,7 @@ def test_the_lowest_rate_can_be_set(ecg_uv: np.ndarray) -> None:
 
 
 def test_every_setting_exists() -> None:
+    models = {"": PackConfig, "pack": PackStep, "pack.rules": QualityRules}
     for setting in SETTINGS.values():
-        _, *path = setting.split(".")
-        fields = QualityRules.model_fields if path[0] == "rules" else PackStep.model_fields
-        assert path[-1] in fields
+        path, _, name = setting.rpartition(".")
+        assert name in models[path].model_fields, setting
