@@ -36,8 +36,13 @@ _DRAINED_S = 120.0
 
 
 def local_cpus(config: PretrainConfig) -> int:
-    """Logical CPUs that a local cluster needs for the run: for its workers, and for the read tasks that feed them."""
-    return math.ceil(config.workers.most * (config.workers.cpus_each + config.data.stream.cpus))
+    """Logical CPUs that a local cluster needs for the run: for its workers, and for the read tasks that feed them.
+
+    Of these there are two around the start of a segment.
+    """
+    return math.ceil(
+        config.workers.most * (config.workers.cpus_each + 2 * config.data.stream.cpus_per_task)
+    )
 
 
 def check_cluster(config: PretrainConfig) -> None:
