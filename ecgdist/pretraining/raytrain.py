@@ -40,9 +40,7 @@ def local_cpus(config: PretrainConfig) -> int:
 
     Of these there are two around the start of a segment.
     """
-    return math.ceil(
-        config.workers.most * (config.workers.cpus_each + 2 * config.data.stream.cpus_per_task)
-    )
+    return math.ceil(config.workers.most * (config.workers.cpus_each + 2 * config.data.stream.cpus_per_task))
 
 
 def check_cluster(config: PretrainConfig) -> None:
