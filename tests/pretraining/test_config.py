@@ -96,7 +96,8 @@ def test_a_given_global_batch_is_kept() -> None:
         {"checkpoint": {"every_steps": 5}},
         {"log_every_steps": 1},
         {"engine": {"micro_batch": 2}},
-        {"data": {"stream": {"cpus": 2}}},
+        {"data": {"stream": {"threads": 2}}},
+        {"data": {"record_rows": "rows"}},
     ],
 )
 def test_what_changes_no_result_may_change_on_resume(free: dict[str, Any]) -> None:
