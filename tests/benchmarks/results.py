@@ -24,7 +24,7 @@ _VERSIONS = ("ray", "torch", "pyarrow", "numpy")
 def write_section(title: str, command: str, paragraphs: Iterable[str]) -> None:
     """Replace the section with this title, or add it at the end."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else _HEAD
-    body = "\n\n".join([f"## {title}", f"`{command}`  \n{machine()}", *paragraphs])
+    body = "\n\n".join([f"## {title}", f"`{command}`  \n{machine()}; {load()}", *paragraphs])
     parts = re.split(r"(?m)^(?=## )", text)
     kept = [part for part in parts if not part.startswith(f"## {title}\n")]
     place = next((i for i, part in enumerate(parts) if part.startswith(f"## {title}\n")), len(kept))
@@ -40,6 +40,11 @@ def machine() -> str:
         f"{datetime.now(UTC):%Y-%m-%d}, {platform.machine()}, {os.cpu_count()} cores, {memory_gib:.0f} GiB, "
         f"{platform.system()}, Python {sys.version_info.major}.{sys.version_info.minor}, {versions}"
     )
+
+
+def load() -> str:
+    """How busy the machine was in the last minutes, the benchmark itself included."""
+    return f"load {os.getloadavg()[1]:.0f} over the five minutes before this was written"
 
 
 def cell(values: Sequence[float], digits: int = 0) -> str:

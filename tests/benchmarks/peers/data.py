@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgdist.corpus import Corpus
+from ecgdist.corpus.schema import FORMAT_VERSION
 from ecgdist.packing import PackConfig, pack
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.sample import sample_folder
@@ -27,6 +28,7 @@ COPIES = 38
 RATE_HZ = 250
 STEP = 61
 """Samples by which each copy is moved on."""
+CORPUS = f"corpus-{FORMAT_VERSION}"
 READ_SHARDS = ("ours", "dataloader")
 OWN_ENVIRONMENT = ("webdataset", "mosaic", "litdata")
 SIDES = (*READ_SHARDS, *OWN_ENVIRONMENT, "wfdb")
@@ -66,11 +68,11 @@ def folders(
     _made(signals, lambda path: np.save(path, _signals(root, copies)))
     content: Signals = np.load(signals, mmap_mode="r")
     _made(root / "wfdb", lambda path: write_wfdb(content, path))
-    _made(root / "corpus", lambda path: _pack(f"wfdb={root / 'wfdb'}", path))
+    _made(root / CORPUS, lambda path: _pack(f"wfdb={root / 'wfdb'}", path))
     for side in OWN_ENVIRONMENT:
         if side in sides:
             _made(root / side, lambda path, side=side: _write(side, signals, path))
-    return {side: root / ("corpus" if side in READ_SHARDS else side) for side in sides}, content
+    return {side: root / (CORPUS if side in READ_SHARDS else side) for side in sides}, content
 
 
 def write_wfdb(signals: Signals, folder: Path) -> None:
