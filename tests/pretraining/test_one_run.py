@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -139,7 +140,17 @@ class Command:
 
 
 @pytest.fixture
-def start(corpus: Corpus, tmp_path: Path) -> Iterator[Callable[[], Command]]:
+def silent_cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server that says nothing, in place of a Ray cluster: a run that has its folder waits for it, idle."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{server.getsockname()[1]}")
+        yield
+
+
+@pytest.fixture
+def start(corpus: Corpus, tmp_path: Path, silent_cluster: None) -> Iterator[Callable[[], Command]]:
     """Starts the same command, each time as a process of its own."""
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump(values(corpus, tmp_path / "run")))
@@ -154,7 +165,6 @@ def start(corpus: Corpus, tmp_path: Path) -> Iterator[Callable[[], Command]]:
         command.end()
 
 
-@pytest.mark.ray
 def test_a_second_process_is_refused_while_the_first_lives_and_goes_on_after_its_death(
     start: Callable[[], Command],
 ) -> None:
