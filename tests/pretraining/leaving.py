@@ -1,4 +1,4 @@
-"""Give a run notice again and again, and see what each costs: `python -m tests.pretraining.leaving --tries 20`.
+"""Give a run notice again and again, and see what each costs: `python -m tests.pretraining.leaving --folder new`.
 
 A notice is SIGTERM to the driver (then the same command is given again), SIGTERM to a training process, or the drain
 of one of two nodes, which is gone 30 s later. No checkpoint is written but those that notices cause.
@@ -25,7 +25,11 @@ from tests.pretraining.proof import Verdict, compare, spread, unbroken_run
 from tests.pretraining.proof_run import ProofRun
 from tests.ray_nodes import Node, Nodes, ray_nodes
 
-KINDS = ("driver", "worker", "drain")
+KINDS = {
+    "driver": "SIGTERM to the driver, then the same command again",
+    "worker": "SIGTERM to a training process",
+    "drain": "one of two nodes is drained, and gone 30 s later; another one comes",
+}
 NOTICE_S = 30.0
 """Time between a notice and the end."""
 _DEADLINE_S = 240.0
@@ -173,17 +177,15 @@ def give_notices(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--tries", type=int, default=20, help="of each kind")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    for kind, meaning in KINDS.items():
+        parser.add_argument(f"--{kind}", type=int, default=7, help=f"notices: {meaning}")
     parser.add_argument("--folder", type=Path, required=True, help="a new one, for the corpus and the runs")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    steps = (arguments.tries + 1) * (_MOST_STEPS + 4)
-    unbroken = unbroken_run(arguments.folder, steps)
-    for kind in arguments.kinds:
-        notices, verdict = give_notices(
-            kind, unbroken, arguments.folder / kind, arguments.tries, arguments.seed
-        )
+    tries = {kind: getattr(arguments, kind) for kind in KINDS if getattr(arguments, kind)}
+    unbroken = unbroken_run(arguments.folder, (max(tries.values()) + 1) * (_MOST_STEPS + 4))
+    for kind, number in tries.items():
+        notices, verdict = give_notices(kind, unbroken, arguments.folder / kind, number, arguments.seed)
         in_time = sum(notice.committed_s < NOTICE_S for notice in notices)
         print(
             f"{kind}: {in_time} of {len(notices)} committed within {NOTICE_S:.0f} s, "
