@@ -188,8 +188,12 @@ class CheckpointWriter:
 
     def _commit(self, work: _Work) -> None:
         files = self._noted_files(self._store.folder(work.name))
-        self._patiently(self._check_lease)
-        self._patiently(partial(self._store.commit, work.name, work.state, work.score, files))
+
+        def commit() -> None:
+            self._check_lease()  # before every try: it may be lost while storage is away
+            self._store.commit(work.name, work.state, work.score, files)
+
+        self._patiently(commit)
         try:
             self._store.prune(work.name, self._config.keep_last, self._config.keep_best)
         except StorageError as error:
