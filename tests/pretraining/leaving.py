@@ -86,6 +86,7 @@ class Giver:
         done = 1 + max(line.step for line in self.run.watch.lines if line.file in files)
         saved = int(name.split("-")[1])
         self.notices.append(Notice(kind, step, committed_s - given_s, done - saved))
+        print(self.notices[-1], flush=True)
 
     def names(self) -> list[str]:
         return CheckpointStore(self.run.run).names()
