@@ -39,6 +39,15 @@ class GiveNotice(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
         if isinstance(current_state, ResizingState):
             _unless_dead(self._let_them_leave)
 
+    async def before_controller_shutdown(self) -> None:
+        """Ray Train calls this at the end, when it has ended the workers that it knows of.
+
+        If one dies between its set-up and its training, Ray Train 2.60 forgets the whole group, and what was reserved
+        for it would stay reserved: the next workers would find no CPU for their read tasks.
+        """
+        if self._group is not None and self._group.has_started():
+            self._group.get_worker_group_state().shutdown()
+
     def _let_them_leave(self) -> None:
         self._group.execute_single(0, give_notice, Cause.RESIZE)
         deadline = time.monotonic() + _PATIENCE_S
