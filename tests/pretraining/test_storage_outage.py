@@ -40,8 +40,7 @@ def in_a_bucket(unbroken: ProofRun, folder: Path, server: S3Server, proxy: Fault
     for name in corpus.list_files():
         (Location.of(f"{bucket}/corpus") / name).upload((corpus / name).uri)
     run = ProofRun(folder / "behind", f"{bucket}/corpus", STEPS, out=f"{bucket}/run")
-    # Little is read ahead, so that reading is under way all the time.
-    run.configure(data={"stream": {"object_store_bytes": 1_000_000, "kept_rows": 0, "items_per_segment": 16}})
+    run.configure(checkpoint={"every_steps": 20})
     run.environment |= server.environment | {"AWS_ENDPOINT_URL": proxy.endpoint, TIMEOUT: "2"}
     return run
 
@@ -86,6 +85,10 @@ def test_a_run_waits_for_storage_that_is_away(
 ) -> None:
     with faulty_s3(s3.endpoint, one_in=0, latency_s=0.0) as proxy:
         run = in_a_bucket(unbroken, tmp_path, s3, proxy)
+        # Little is read ahead, so that reading is under way all the time.
+        run.configure(
+            data={"stream": {"object_store_bytes": 1_000_000, "kept_rows": 0, "items_per_segment": 16}}
+        )
         with run.driver() as driver:
             await_step(run, driver, STEPS // 3)
             go_away(proxy)
