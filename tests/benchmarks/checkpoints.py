@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
 import tempfile
 import time
@@ -182,6 +183,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="Of a block without a checkpoint.")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` shall leave no server and no process behind
     rows: list[list[str]] = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder, storages(options.storages, Path(folder)) as found:
