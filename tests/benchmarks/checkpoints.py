@@ -183,7 +183,8 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="Of a block without a checkpoint.")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `timeout` shall leave no server and no process behind
+    # So that `timeout` leaves no server and no process behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows: list[list[str]] = []
     for size in options.sizes:
         with tempfile.TemporaryDirectory() as folder, storages(options.storages, Path(folder)) as found:
