@@ -28,8 +28,8 @@ def write_section(title: str, command: str, paragraphs: Iterable[str]) -> None:
     parts = re.split(r"(?m)^(?=## )", text)
     kept = [part for part in parts if not part.startswith(f"## {title}\n")]
     place = next((i for i, part in enumerate(parts) if part.startswith(f"## {title}\n")), len(kept))
-    kept.insert(place, body + "\n\n")
-    RESULTS.write_text("".join(kept).rstrip() + "\n", encoding="utf-8")
+    kept.insert(place, body)
+    RESULTS.write_text("\n\n".join(part.strip() for part in kept) + "\n", encoding="utf-8")
 
 
 def machine() -> str:

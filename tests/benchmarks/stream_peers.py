@@ -37,7 +37,7 @@ STORAGES = {"local": None, "s3": 0.0, "s3-20ms": 0.02}
 BATCH = 128
 WORKERS = 2
 EPOCHS = {"local": 2, "s3": 1, "s3-20ms": 1}
-WFDB_ROWS = 1024
+WFDB_ROWS = 2048
 """As many of its files are read: all would take minutes."""
 Samples = dict[str, list[dict[str, Any]]]
 
@@ -50,8 +50,13 @@ def run(arguments: argparse.Namespace) -> None:
     for storage in arguments.storage or STORAGES:
         here = [side for side in sides if storage == "local" or side != "wfdb"]
         with _where(storage, {side: folders[side] for side in here}) as (places, environment):
-            found = measure(here, places, rows, EPOCHS[storage], environment, arguments.repeats)
-        _write(storage, found, rows, arguments.repeats)
+            found: Samples = {side: [] for side in here}
+            for repeat in range(1, arguments.repeats + 1):
+                for side in here:
+                    found[side].append(measure(side, places[side], rows, EPOCHS[storage], environment))
+                    print(f"{storage} {side} {found[side][-1]['rate']:,.0f} ECG/s", flush=True)
+                # After each repeat, so that a run that is stopped leaves what it has measured.
+                _write(storage, found, rows, repeat)
 
 
 def check(arguments: argparse.Namespace) -> None:
@@ -92,24 +97,12 @@ def _data(sides: list[str]) -> tuple[dict[str, Path], data.Signals]:
         return data.folders(sides=sides)
 
 
-def measure(
-    sides: list[str],
-    places: Mapping[str, str],
-    rows: int,
-    epochs: int,
-    environment: Mapping[str, str],
-    repeats: int,
-) -> Samples:
-    """All sides in turn, several times."""
-    found: Samples = {side: [] for side in sides}
-    for _ in range(repeats):
-        for side in sides:
-            job = {"where": places[side], "rows": rows, "epochs": epochs, "batch": BATCH, "workers": WORKERS}
-            if side == "wfdb":
-                job |= {"only": WFDB_ROWS, "rows": WFDB_ROWS, "epochs": 1}
-            found[side].append(run_side(side, job, environment))
-            print(side, found[side][-1], flush=True)
-    return found
+def measure(side: str, where: str, rows: int, epochs: int, environment: Mapping[str, str]) -> dict[str, Any]:
+    """One repeat of one side."""
+    job = {"where": where, "rows": rows, "epochs": epochs, "batch": BATCH, "workers": WORKERS}
+    if side == "wfdb":
+        job |= {"only": WFDB_ROWS, "rows": WFDB_ROWS, "epochs": 1}
+    return run_side(side, job, environment)
 
 
 def run_side(side: str, job: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
