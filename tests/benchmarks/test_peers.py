@@ -58,7 +58,7 @@ def test_wfdb_file_by_file_gives_every_ecg_once(small: tuple[dict[str, Path], da
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("side", data.OWN_ENVIRONMENT)
 def test_other_libraries_give_every_ecg_once(side: str, ray_cluster: None) -> None:
     """In environments that this makes, which takes minutes and a network the first time."""
