@@ -62,6 +62,7 @@ class Verdict:
     """A broken run beside the unbroken one.
 
     Attributes:
+        steps: of the run.
         kills: in order.
         recoveries: of the kills that were followed by a batch before the next one.
         steps_per_s: in each stretch between kills.
@@ -73,6 +74,7 @@ class Verdict:
     """
 
     mode: str
+    steps: int
     kills: list[Kill]
     recoveries: list[Recovery]
     steps_per_s: list[float]
@@ -128,6 +130,7 @@ def compare(mode: str, unbroken: ProofRun, run: ProofRun, kills: list[Kill], sec
     wanted, found = unbroken.weights(), run.weights()
     return Verdict(
         mode,
+        run.steps,
         kills,
         recoveries(run.watch.lines, kills),
         speeds(run.watch.lines, kills),
@@ -191,9 +194,9 @@ def report(unbroken: ProofRun, verdicts: list[Verdict], command: str) -> str:
         f"Python {platform.python_version()}, {versions}. The machine did other work at the same time.",
         f"Unbroken: {spread(speeds(unbroken.watch.lines, []), 'steps/s')}.",
         "",
-        "| killed | kills | while saving | rank-steps replayed, steps changed by it | lost, doubled rows "
+        "| killed | steps | kills | while saving | rank-steps replayed, steps changed by it | lost, doubled rows "
         "| batches, weights, metrics equal | kill to first batch | kill to new step | steps/s between kills |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for v in verdicts:
         equal = ", ".join(
@@ -201,8 +204,8 @@ def report(unbroken: ProofRun, verdicts: list[Verdict], command: str) -> str:
         )
         saving = sum(kill.moment == "saving" for kill in v.kills)
         lines.append(
-            f"| {MODES[v.mode]} | {len(v.kills)} | {saving} | {v.replayed}, {v.changed} | {v.lost}, {v.doubled} "
-            f"| {equal} | {spread([r.first_batch_s for r in v.recoveries])} "
+            f"| {MODES[v.mode]} | {v.steps} | {len(v.kills)} | {saving} | {v.replayed}, {v.changed} "
+            f"| {v.lost}, {v.doubled} | {equal} | {spread([r.first_batch_s for r in v.recoveries])} "
             f"| {spread([r.progress_s for r in v.recoveries])} | {spread(v.steps_per_s, '')} |"
         )
     return "\n".join(
