@@ -12,10 +12,12 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,6 +37,17 @@ NOTICE_S = 30.0
 _DEADLINE_S = 240.0
 _MOST_STEPS = 8
 """Steps between a start and the notice, at most."""
+STEPS_EACH = {"driver": 12, "worker": 12, "drain": 60}
+"""Steps between two starts, at most: Ray looks every second whether a node is drained, and tells two seconds later."""
+_DRAIN = """
+import sys, time
+from ray._raylet import GcsClient
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+client = GcsClient(address=sys.argv[1])
+print("ready", flush=True)
+node, ends_ms = sys.stdin.read(), int((time.time() + float(sys.argv[2])) * 1000)
+print(client.drain_node(node, DrainNodeReason.DRAIN_NODE_REASON_PREEMPTION, "test", ends_ms))
+"""
 
 
 @dataclass(frozen=True)
@@ -144,10 +157,11 @@ def to_nodes(run: ProofRun, tries: int, seed: int) -> list[Notice]:
         nodes.add(cpus=2)
         driver = stack.enter_context(run.driver())
         for _ in range(tries):
-            giver.await_moment(driver, giver.files())
-            node = giver.draw.choice(nodes.nodes[1:])
-            ends = time.monotonic() + NOTICE_S
-            giver.observe("drain", driver, lambda node=node: drain(node, nodes))
+            with drainer(nodes) as drain:
+                giver.await_moment(driver, giver.files())
+                node = giver.draw.choice(nodes.nodes[1:])
+                ends = time.monotonic() + NOTICE_S
+                giver.observe("drain", driver, partial(drain, node))
             time.sleep(max(0.0, ends - time.monotonic()))
             nodes.remove(node)
             nodes.add(cpus=2)
@@ -155,14 +169,19 @@ def to_nodes(run: ProofRun, tries: int, seed: int) -> list[Notice]:
     return giver.notices
 
 
-def drain(node: Node, nodes: Nodes) -> None:
-    """What a provider's notice becomes: the node takes no more work, and is gone soon."""
-    words = ["--node-id", node.node_id, "--reason", "DRAIN_NODE_REASON_PREEMPTION"]
-    subprocess.run(
-        [str(Path(sys.executable).with_name("ray")), "drain-node", *words, "--reason-message", "test",
-         "--deadline-remaining-seconds", f"{NOTICE_S:.0f}"],
-        check=True, capture_output=True, env=os.environ | nodes.environment,
-    )  # fmt: skip
+@contextmanager
+def drainer(nodes: Nodes) -> Iterator[Callable[[Node], None]]:
+    """What a provider's notice becomes: the node takes no more work, and is gone soon. Connected beforehand."""
+    words = [sys.executable, "-c", _DRAIN, nodes.environment["RAY_ADDRESS"], str(NOTICE_S)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(words, env=os.environ | nodes.environment, **pipes) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield lambda node: _expect(process.communicate(node.node_id)[0], "True")
+
+
+def _expect(said: str, word: str) -> None:
+    assert word in said, said
 
 
 def give_notices(
@@ -184,7 +203,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     tries = {kind: getattr(arguments, kind) for kind in KINDS if getattr(arguments, kind)}
-    unbroken = unbroken_run(arguments.folder, (max(tries.values()) + 1) * (_MOST_STEPS + 4))
+    unbroken = unbroken_run(arguments.folder, max((n + 1) * STEPS_EACH[kind] for kind, n in tries.items()))
     for kind, number in tries.items():
         notices, verdict = give_notices(kind, unbroken, arguments.folder / kind, number, arguments.seed)
         in_time = sum(notice.committed_s < NOTICE_S for notice in notices)

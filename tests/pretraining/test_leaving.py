@@ -22,7 +22,7 @@ from ecgdist.jobs import stop_run
 from ecgdist.pretraining.checkpoint import CheckpointStore
 from ecgdist.pretraining.job import pretrain
 from ecgdist.storage import Location
-from tests.pretraining.leaving import NOTICE_S, give_notices
+from tests.pretraining.leaving import NOTICE_S, STEPS_EACH, give_notices
 from tests.pretraining.proof import unbroken_run
 from tests.pretraining.proof_run import GLOBAL_BATCH, ProofRun
 from tests.pretraining.recorded import History, Watch
@@ -83,7 +83,7 @@ def test_no_step_is_lost_or_done_twice(sample_corpus: Corpus, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> ProofRun:
-    return unbroken_run(tmp_path_factory.mktemp("unbroken"), 36)
+    return unbroken_run(tmp_path_factory.mktemp("unbroken"), 3 * max(STEPS_EACH.values()))
 
 
 @pytest.mark.slow
