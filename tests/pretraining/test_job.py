@@ -167,6 +167,10 @@ def test_training_that_diverges_stops_with_one_sentence(sample_corpus: Corpus, t
     with pytest.raises(TrainingError, match=r"step 1: the loss is not finite .*rank 0: ptbxl/") as raised:
         run(settings)
     assert "\n" not in str(raised.value)
+    listed = json.loads((tmp_path / "run/nonfinite/step-00000001-rank-0.json").read_text())
+    assert listed["what"] == "loss"
+    assert len(listed["batch"]) == 32
+    assert set(listed["suspects"]) <= set(listed["batch"])
     assert not (tmp_path / "run" / "model").exists()
     assert CheckpointStore(Location.of(tmp_path / "run")).names() == []
 
