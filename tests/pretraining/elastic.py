@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from deepspeed.utils import safe_get_full_optimizer_state
+from deepspeed.utils import lazy_init_hp_params_optimizer_state, safe_get_full_optimizer_state
 
 from ecgdist.pretraining.checkpoint import CheckpointStore, load_teacher
 from ecgdist.pretraining.engine import to_universal
@@ -64,6 +64,12 @@ def _begin(setting: Setting, where: str, group: Group, start: int) -> tuple[Smal
 def whole_state(run: SmallRun) -> Arrays:
     """Weights, Adam's moments and counters, buffers and teacher, gathered from all ranks, by name."""
     optimizer, module = run.engine.optimizer, run.engine.module
+    if run.setting.zero_stage in (1, 2):
+        # DeepSpeed 0.19 links weights to their moments once, and maybe before there are any.
+        for weights, partition in zip(
+            optimizer.bit16_groups, optimizer.single_partition_of_fp32_groups, strict=True
+        ):
+            lazy_init_hp_params_optimizer_state(weights, partition, optimizer.optimizer.state)
     state = {f"weight {name}": values for name, values in run.weights().items()}
     for name, weight in module.named_parameters():
         for moment in MOMENTS:
