@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import time
 from collections.abc import Callable
@@ -92,6 +93,8 @@ def run_of(job: JobDetails) -> Location:
 
 
 def _client(address: str) -> JobSubmissionClient:
+    # Ray would take RAY_ADDRESS, where that is set, rather than the address that it is given.
+    os.environ["RAY_API_SERVER_ADDRESS"] = address
     try:
         return JobSubmissionClient(address)
     except (ConnectionError, RuntimeError) as error:

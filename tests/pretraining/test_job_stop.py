@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.job_submission import JobStatus, JobSubmissionClient
 
 from ecgdist.pretraining.checkpoint import CheckpointStore
 from ecgdist.pretraining.stopping import Cause, read_stopped
@@ -56,8 +55,9 @@ class Jobs:
     def logs(self, name: str) -> str:
         return self.ray("logs", name)
 
-    def status(self, name: str) -> JobStatus:
-        return JobSubmissionClient(self.address).get_job_status(name)
+    def ended(self, name: str) -> str:
+        """How a job has ended, as `ray job status` says it."""
+        return self.ray("status", name)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_jobs_stop_saves_and_ends_the_job(jobs: Jobs) -> None:
     assert (stopped.cause, stopped.step) == (Cause.ASKED, newest_step(run))
     assert stopped.step == steps_done(run), "no step is lost"
     assert f"stopped after step {stopped.step} of {STEPS} (ecgdist jobs stop)" in done.stdout
-    assert jobs.status("asked").is_terminal()
+    assert "Job 'asked' failed" in jobs.ended("asked"), "its exit status is not 0: the run is not finished"
     assert "the same command goes on from there" in jobs.logs("asked")
 
 
@@ -100,7 +100,7 @@ def test_jobs_stop_saves_and_ends_the_job(jobs: Jobs) -> None:
 def test_ray_job_stop_saves_if_it_is_given_time(jobs: Jobs) -> None:
     run = jobs.start("patient", RAY_JOB_STOP_WAIT_TIME_S="60")
     jobs.ray("stop", "patient")
-    assert jobs.status("patient") == JobStatus.STOPPED
+    assert "Job 'patient' was stopped" in jobs.ended("patient")
     assert newest_step(run) == steps_done(run)
     assert "SIGTERM: saving a checkpoint" in jobs.logs("patient")
 
@@ -111,8 +111,8 @@ def test_ray_job_stop_as_it_is_costs_no_more_than_the_steps_since_a_checkpoint(j
     """It kills the driver after 3 s, saved or not; what is in the folder stays whole, and nothing trains on."""
     run = jobs.start("hasty")
     jobs.ray("stop", "hasty")
-    assert jobs.status("hasty") == JobStatus.STOPPED
+    assert "Job 'hasty' was stopped" in jobs.ended("hasty")
     lost = steps_done(run) - newest_step(run)
-    assert lost >= 0
+    assert 0 <= lost <= 2 * EVERY
     time.sleep(3.0)
     assert steps_done(run) - newest_step(run) == lost, "nobody trains any more"
