@@ -20,7 +20,7 @@ from ecgdist.errors import DataError
 from ecgdist.raytools import blocks, handing_over_errors_on_the_way
 from ecgdist.streaming.order import PoolItem
 
-_STEP_S, _IDLE_STEP_S = 0.002, 0.02
+_STEP_S, _IDLE_STEP_S = 0.005, 0.02
 """Least time of a step of the scheduling loop that met a new block, and of one that met none."""
 
 
@@ -149,7 +149,7 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
 def _as_one_row(table: pa.Table) -> pa.Table:
     """A table as one row of lists, without a copy: Ray Data may cut a block between rows, but not in a row."""
     ends = pa.array([0, table.num_rows], pa.int32())
-    columns = (column.combine_chunks() for column in table.columns)
+    columns = map(_whole, table.columns)
     return pa.table(
         {name: pa.ListArray.from_arrays(ends, c) for name, c in zip(table.column_names, columns, strict=True)}
     )
@@ -157,7 +157,12 @@ def _as_one_row(table: pa.Table) -> pa.Table:
 
 def _from_one_row(row: pa.Table) -> pa.Table:
     """The inverse of `_as_one_row`, without a copy."""
-    return pa.table({name: row[name].combine_chunks().flatten() for name in row.column_names})
+    return pa.table({name: _whole(row[name]).flatten() for name in row.column_names})
+
+
+def _whole(column: pa.ChunkedArray) -> pa.Array:
+    """A column as one array; `combine_chunks` would copy where there is only one."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def _expect(table: pa.Table | None, item: PoolItem) -> pa.Table:

@@ -111,6 +111,7 @@ def run_side(side: str, job: dict[str, Any], environment: Mapping[str, str]) -> 
     Raises:
         RuntimeError: if it fails, or leaves out more ECGs than an epoch's last part of a batch.
     """
+    data.BENCH.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=data.BENCH) as scratch:
         program = (
             ["-m", f"tests.benchmarks.peers.read_{side}"]
