@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 import ray
+import yaml
+
+from ecgdist.pretraining.config import PretrainConfig
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -32,6 +35,26 @@ def test_make_targets_exist() -> None:
     makefile = (README.parent / "Makefile").read_text()
     assert shown == {"demo", "test"}
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in shown)
+
+
+def test_the_settings_of_a_long_run_are_valid() -> None:
+    (text,) = blocks("yaml")
+    config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
+    default = PretrainConfig(corpus="corpus", out="run")
+    assert config.workers.is_elastic
+    said = {line.split(":")[0].strip() for line in text.splitlines() if "the default" in line}
+    assert said == {"every_minutes", "keep_last"}
+    for name in said:
+        assert getattr(config.checkpoint, name) == getattr(default.checkpoint, name)
+
+
+def test_the_tests_of_the_promises_exist() -> None:
+    table = README.read_text().partition("## What it promises")[2].partition("\n## ")[0]
+    named = re.findall(r"`((?:tests/|test_)[^`]*|[A-Z]+\.md)`", table)
+    assert len(named) > 40
+    for name in named:
+        pattern = name.removeprefix("tests/").rstrip("/")
+        assert list((README.parent / "tests").rglob(pattern)), name
 
 
 @pytest.mark.ray
