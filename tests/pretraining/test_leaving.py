@@ -24,7 +24,7 @@ from ecgdist.pretraining.job import pretrain
 from ecgdist.storage import Location
 from tests.pretraining.leaving import NOTICE_S, STEPS_EACH, give_notices
 from tests.pretraining.proof import unbroken_run
-from tests.pretraining.proof_run import GLOBAL_BATCH, ProofRun
+from tests.pretraining.proof_run import GLOBAL_BATCH
 from tests.pretraining.recorded import History, Watch
 from tests.pretraining.test_job import config
 
@@ -81,19 +81,21 @@ def test_no_step_is_lost_or_done_twice(sample_corpus: Corpus, tmp_path: Path) ->
     assert "SIGTERM: saving a checkpoint, then stopping" in printed.getvalue()
 
 
-@pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> ProofRun:
-    return unbroken_run(tmp_path_factory.mktemp("unbroken"), 3 * max(STEPS_EACH.values()))
-
-
-@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("kind", ["driver", "worker", "drain"])
+@pytest.mark.parametrize(
+    "tries",
+    [
+        pytest.param(2, marks=pytest.mark.slow),
+        pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+    ],
+)
 def test_a_checkpoint_is_committed_before_the_end_that_was_announced(
-    kind: str, unbroken: ProofRun, tmp_path: Path
+    kind: str, tries: int, tmp_path: Path
 ) -> None:
-    notices, verdict = give_notices(kind, unbroken, tmp_path / "noticed", tries=2, seed=0)
-    assert len(notices) == 2
+    unbroken = unbroken_run(tmp_path, (tries + 1) * STEPS_EACH[kind])
+    notices, verdict = give_notices(kind, unbroken, tmp_path / "noticed", tries, seed=0)
+    assert len(notices) == tries
     assert all(notice.committed_s < NOTICE_S and notice.lost <= 1 for notice in notices), notices
     assert verdict.replayed == 0
     assert verdict.holds, verdict

@@ -35,6 +35,7 @@ def test_two_kills_change_nothing(mode: str, unbroken: ProofRun, tmp_path: Path)
 
 @pytest.mark.long
 @pytest.mark.ray
+@pytest.mark.timeout(7200)
 def test_twenty_kills_change_nothing(tmp_path: Path) -> None:
     unbroken = unbroken_run(tmp_path, LONG)
     verdict = break_run("worker", unbroken, tmp_path / "broken", kills=20, seed=1, saving=4)
