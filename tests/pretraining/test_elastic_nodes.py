@@ -32,8 +32,9 @@ def await_steps(run: ProofRun, steps: int, workers: int, since_s: float = 0.0) -
         time.sleep(0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
+@pytest.mark.timeout(1200)
 def test_two_workers_one_and_two_again(tmp_path: Path) -> None:
     """Same batches, same losses; a lost node costs the steps since the last checkpoint, growing costs none."""
     unbroken = unbroken_run(tmp_path, STEPS)

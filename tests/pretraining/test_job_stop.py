@@ -95,7 +95,7 @@ def test_jobs_stop_saves_and_ends_the_job(jobs: Jobs) -> None:
     assert "the same command goes on from there" in jobs.logs("asked")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_ray_job_stop_saves_if_it_is_given_time(jobs: Jobs) -> None:
     run = jobs.start("patient", RAY_JOB_STOP_WAIT_TIME_S="60")
@@ -105,7 +105,7 @@ def test_ray_job_stop_saves_if_it_is_given_time(jobs: Jobs) -> None:
     assert "SIGTERM: saving a checkpoint" in jobs.logs("patient")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_ray_job_stop_as_it_is_costs_no_more_than_the_steps_since_a_checkpoint(jobs: Jobs) -> None:
     """It kills the driver after 3 s, saved or not; what is in the folder stays whole, and nothing trains on."""

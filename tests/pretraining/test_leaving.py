@@ -22,12 +22,13 @@ from ecgdist.jobs import stop_run
 from ecgdist.pretraining.checkpoint import CheckpointStore
 from ecgdist.pretraining.job import pretrain
 from ecgdist.storage import Location
-from tests.pretraining.leaving import NOTICE_S, STEPS_EACH, give_notices
+from tests.pretraining.leaving import KINDS, NOTICE_S, STEPS_EACH, give_notices
 from tests.pretraining.proof import unbroken_run
 from tests.pretraining.proof_run import GLOBAL_BATCH
 from tests.pretraining.recorded import History, Watch
 from tests.pretraining.test_job import config
 
+FULL_COUNT = (pytest.mark.long, pytest.mark.timeout(7200))
 _WAIT_S = 120.0
 
 
@@ -82,12 +83,12 @@ def test_no_step_is_lost_or_done_twice(sample_corpus: Corpus, tmp_path: Path) ->
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("kind", ["driver", "worker", "drain"])
 @pytest.mark.parametrize(
-    "tries",
+    ("kind", "tries"),
     [
-        pytest.param(2, marks=pytest.mark.slow),
-        pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
+        pytest.param("worker", 2, marks=pytest.mark.slow),
+        *(pytest.param(kind, 2, marks=pytest.mark.long) for kind in ("driver", "drain")),
+        *(pytest.param(kind, 20, marks=FULL_COUNT) for kind in KINDS),
     ],
 )
 def test_a_checkpoint_is_committed_before_the_end_that_was_announced(

@@ -23,9 +23,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> ProofRun:
     return unbroken_run(tmp_path_factory.mktemp("short"), SHORT)
 
 
-@pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("mode", ["worker", "node", "driver", "cluster"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param("worker", marks=pytest.mark.slow),
+        *(pytest.param(mode, marks=pytest.mark.long) for mode in ("node", "driver", "cluster")),
+    ],
+)
 def test_two_kills_change_nothing(mode: str, unbroken: ProofRun, tmp_path: Path) -> None:
     verdict = break_run(mode, unbroken, tmp_path / "broken", kills=2, seed=0, saving=1)
     assert len(verdict.kills) == 2

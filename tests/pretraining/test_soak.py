@@ -14,7 +14,7 @@ pytestmark = pytest.mark.ray
 @pytest.mark.parametrize(
     ("steps", "checkpoints"),
     [
-        pytest.param(1200, 120, marks=pytest.mark.slow),
+        pytest.param(800, 80, marks=pytest.mark.slow),
         pytest.param(20_000, 2_000, marks=[pytest.mark.long, pytest.mark.timeout(7200)]),
     ],
 )
