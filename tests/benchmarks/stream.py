@@ -1,4 +1,4 @@
-"""How fast the stream is: beside other loaders, at a resume, under a computing step, in bounded memory.
+"""How fast the stream is: beside other loaders, at a resume, under a computing step, inside the job.
 
 ``make bench`` runs all parts; ``python -m tests.benchmarks.stream --part peers --storage s3`` runs one. Every part
 writes its section of ``RESULTS.md``. Sides alternate in one run, and are compared repeat by repeat.
@@ -9,11 +9,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from tests.benchmarks import stream_alone, stream_peers
+from tests.benchmarks import stream_alone, stream_job, stream_peers
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
     "check": stream_peers.check,
     "peers": stream_peers.run,
+    "job": stream_job.job,
     "resume": stream_alone.resume,
     "waiting": stream_alone.waiting,
     "memory": stream_alone.memory,

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import psutil
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from ecgdist.models.config import EncoderConfig
 from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
@@ -25,9 +23,10 @@ from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.step import TrainingStep, micro_batches
+from tests.benchmarks.results import cell, table, write_section
 from tests.pretraining.parity import batch_of
 from tests.pretraining.processes import Processes
-from tests.pretraining.runs import ORDER, PREPROCESSING, WEIGHT_DECAY
+from tests.pretraining.runs import GLOBAL_BATCH, ORDER, PREPROCESSING, WEIGHT_DECAY
 
 STAGES = (0, 1, 2, 3)
 WARM_STEPS, STEPS = 2, 5
@@ -74,12 +73,12 @@ def measure(size: str, zero_stage: int) -> Measured:
 
 
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--sizes", nargs="+", default=["small", "base"])
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    table = Table("size", "parameters", "ZeRO", "s a step", "of stage 0", "GiB between steps", "GiB at most")
+    lines = []
     for size in options.sizes:
         found: dict[int, list[Measured]] = {stage: [] for stage in STAGES}
         for _ in range(options.repeats):
@@ -90,25 +89,36 @@ def main() -> None:
                         found[stage].append(group.run(measure, size, stage)[0])
                     finally:
                         group.close()
+                print(
+                    f"{size}, stage {stage}: {statistics.median(found[stage][-1].seconds):.2f} s", flush=True
+                )
         for stage, runs in found.items():
             medians = [statistics.median(run.seconds) for run in runs]
             ratios = [
                 own / statistics.median(base.seconds) for own, base in zip(medians, found[0], strict=True)
             ]
-            table.add_row(
-                size,
-                f"{runs[0].parameters / 1e6:.1f} M",
-                str(stage),
-                _spread(medians),
-                _spread(ratios),
-                f"{max(run.resident_bytes for run in runs) / _GIB:.2f}",
-                f"{max(run.peak_bytes for run in runs) / _GIB:.2f}",
+            lines.append(
+                [
+                    f"{size}, {runs[0].parameters / 1e6:.1f} M",
+                    str(stage),
+                    cell(medians, 2),
+                    cell(ratios, 2),
+                    f"{max(run.resident_bytes for run in runs) / _GIB:.2f}",
+                    f"{max(run.peak_bytes for run in runs) / _GIB:.2f}",
+                ]
             )
-    Console(width=120).print(table)
-
-
-def _spread(values: list[float]) -> str:
-    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+    columns = ("parameters", "stage", "s a step", "of stage 0", "GiB between steps", "GiB at most")
+    what = (
+        f"Two processes of one thread, fp32, gloo: {STEPS} steps after {WARM_STEPS}, of {GLOBAL_BATCH} real ECGs of "
+        f"{PREPROCESSING.window_samples} samples; memory of the first process, its share of the batch and the whole "
+        "teacher with it. The ratio is taken repeat by repeat."
+    )
+    sizes = " ".join(options.sizes)
+    write_section(
+        "ZeRO stages",
+        f"python -m tests.benchmarks.zero --sizes {sizes} --repeats {options.repeats}",
+        [what, table(columns, lines)],
+    )
 
 
 if __name__ == "__main__":

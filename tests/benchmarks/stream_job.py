@@ -1,0 +1,198 @@
+"""What the job costs: the same steps by `ecgdist pretrain` and by a bare torchrun loop over batches in memory.
+
+Both have two processes with one thread each, the same model, engine, configuration and, checked here, the same batches:
+their losses agree. What the job adds is Ray Train, the stream, votes, metrics and the console.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import yaml
+
+from ecgdist.config import build
+from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.engine import DeepSpeedEngine
+from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.metrics import read_metrics
+from ecgdist.pretraining.plan import RunPlan
+from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
+from ecgdist.pretraining.step import TrainingStep, micro_batches
+from ecgdist.raytools import ray_session
+from ecgdist.storage import Location
+from ecgdist.streaming.batches import RankBatch, rank_batches
+from ecgdist.streaming.order import PoolItem
+from ecgdist.streaming.pool import PoolReader
+from tests.benchmarks.peers import data
+from tests.benchmarks.results import cell, table, write_section
+
+SIZE = "small"
+WORKERS = 2
+BATCH = 32
+WARM_STEPS, STEPS = 8, 32
+_AGREE = 1e-5
+
+
+def settings(corpus: Path, out: Path) -> dict[str, Any]:
+    """The configuration of both sides."""
+    return {
+        "corpus": str(corpus),
+        "out": str(out),
+        "steps": WARM_STEPS + STEPS,
+        "log_every_steps": 4,
+        "data": {"lanes": 8, "global_batch": BATCH, "shuffle_rows": 4096},
+        "encoder": {"size": SIZE},
+        "engine": {"zero_stage": 0, "micro_batch": BATCH},
+        "workers": {"count": WORKERS},
+        "checkpoint": {"every_minutes": None},
+    }
+
+
+def job(arguments: argparse.Namespace) -> None:
+    """ECG/s of both, in turn.
+
+    Raises:
+        RuntimeError: if a side fails, or trains otherwise than the other.
+    """
+    with ray_session(num_cpus=4):
+        corpus = data.folders(sides=("ours",))[0]["ours"]
+    rates: dict[str, list[float]] = {"ecgdist pretrain": [], "torchrun, batches in memory": []}
+    waiting: list[float] = []
+    for _ in range(arguments.repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            ours, waited = _ours(corpus, Path(folder))
+            theirs = _torchrun(Path(folder))
+        _check(ours["losses"], theirs["losses"])
+        for values, found in zip(rates.values(), (ours, theirs), strict=True):
+            values.append(found["rate"])
+            print(f"{found['rate']:.2f} ECG/s", flush=True)
+        waiting.append(100 * waited)
+    job_rates, bare_rates = rates.values()
+    ratios = [one / other for one, other in zip(job_rates, bare_rates, strict=True)]
+    lines = [[name, cell(values, 2)] for name, values in rates.items()]
+    lines.append(["ratio, repeat by repeat", cell(ratios, 3)])
+    lines.append(["of the job's time, waiting for batches, %", cell(waiting, 2)])
+    what = (
+        f"`{SIZE}`, hybrid, fp32, ZeRO stage 0, {WORKERS} processes of one thread, {BATCH} ECGs a step: ECG/s over "
+        f"{STEPS} steps after the first {WARM_STEPS}. Both train on the same batches; all losses agree to {_AGREE:g}."
+    )
+    write_section(
+        "Our job beside a bare torchrun loop",
+        f"python -m tests.benchmarks.stream --part job --repeats {arguments.repeats}",
+        [what, table(["", ""], lines)],
+    )
+
+
+def _check(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    for step, loss in ours.items():
+        if not np.isclose(loss, theirs[step], rtol=_AGREE):
+            raise RuntimeError(f"after step {step} the job's loss is {loss}, torchrun's {theirs[step]}")
+
+
+def _ours(corpus: Path, folder: Path) -> tuple[dict[str, Any], float]:
+    """Rate and losses by step of a run, and the share of its time that it waited for batches."""
+    config, out = folder / "run.yaml", folder / "run"
+    config.write_text(yaml.safe_dump(settings(corpus, out)))
+    _run([str(Path(sys.executable).with_name("ecgdist")), "pretrain", str(config)])
+    rows = read_metrics(Location.of(out))
+    every = settings(corpus, out)["log_every_steps"]
+    counted = [row for row in rows if row["step"] > WARM_STEPS]
+    seconds = sum(row["seconds_per_step"] * every for row in counted)
+    waited = sum(row["seconds_per_step"] * every * row["waiting_share"] for row in counted)
+    if sum(every for _ in counted) != STEPS:
+        raise RuntimeError(f"the run reported the steps {[row['step'] for row in rows]}")
+    losses = {str(row["step"]): row["loss"] for row in rows}
+    return {"rate": BATCH * STEPS / seconds, "losses": losses}, waited / seconds
+
+
+def _torchrun(folder: Path) -> dict[str, Any]:
+    """Rate and losses by step of the bare loop, over the run that lies in this folder."""
+    found = folder / "found.json"
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORKERS), "-m", __name__]
+    _run([sys.executable, *words, str(folder / "run.yaml"), str(found)])
+    content: dict[str, Any] = json.loads(found.read_text())
+    return content
+
+
+def _run(command: list[str]) -> None:
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=data.HERE.parents[2],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"},
+    )
+    if done.returncode:
+        raise RuntimeError(f"{command[:4]} failed:\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}")
+
+
+def bare_loop(config: PretrainConfig) -> dict[str, Any]:
+    """The run of a configuration without Ray, over batches that are read beforehand; in every process of a group."""
+    group, plan = Group(), RunPlan.of(config)
+    device = torch.device("cpu")
+    reader = PoolReader(plan.corpus.location, plan.corpus.corpus_id, plan.order, plan.selection)
+
+    def tables(items: Iterator[PoolItem]) -> Generator[Any, None, None]:
+        for item in items:
+            yield reader.read_alone(item)
+
+    batches: list[RankBatch] = list(
+        rank_batches(
+            plan.order, group.rank, group.world_size, 0, plan.total_steps, plan.corpus.num_samples, tables
+        )
+    )
+    module = plan.build_module()
+    teacher = module.teacher()
+    shape = config.encoder.shape
+    parts = micro_batches(plan.order, group.world_size, config.engine.micro_batch)
+    engine = DeepSpeedEngine(module, plan.config.engine, config.optimizer, shape.weight_decay, parts)
+    step = TrainingStep(
+        engine,
+        teacher,
+        config.objective,
+        plan.preprocessing,
+        plan.order,
+        group,
+        config.engine.micro_batch,
+        plan.total_steps,
+        device,
+    )
+    peak = peak_learning_rate(config.optimizer, config.encoder, plan.order.global_batch)
+    losses, began = {}, 0.0
+    for number, batch in enumerate(batches):
+        if number == WARM_STEPS:
+            began = time.perf_counter()
+        result = step(batch, learning_rate_at(number, plan.total_steps, peak, shape.warmup_share))
+        losses[str(number + 1)] = result.loss
+    return {"rate": BATCH * STEPS / (time.perf_counter() - began), "losses": losses}
+
+
+def main() -> None:
+    """What torchrun starts."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("config", type=Path)
+    parser.add_argument("found", type=Path)
+    arguments = parser.parse_args()
+    dist.init_process_group("gloo")
+    if torch.get_num_threads() != 1:
+        raise RuntimeError(f"{torch.get_num_threads()} threads; the job's workers have 1")
+    found = bare_loop(build(PretrainConfig, yaml.safe_load(arguments.config.read_text())))
+    if dist.get_rank() == 0:
+        arguments.found.write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
