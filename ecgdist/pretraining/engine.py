@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -25,6 +26,10 @@ from ecgdist.pretraining.nonfinite import GradientWatch
 from ecgdist.pretraining.pickles import refuse_code
 
 _TAG, _UNIVERSAL = "state", "universal"
+
+for _name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
+    # DeepSpeed 0.19 calls them in every step under these names, which torch 2.13 says each time are old.
+    warnings.filterwarnings("ignore", rf"`torch\.distributed\.{_name}` is deprecated", FutureWarning)
 
 
 class DeepSpeedEngine:

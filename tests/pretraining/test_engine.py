@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from contextlib import redirect_stderr
 
 import deepspeed
 import numpy as np
@@ -54,6 +56,19 @@ def test_every_stage_trains_the_same_student(processes: GroupOf, zero_stage: int
             assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=1e-6)
         assert largest_difference(answer[1], student) < 1e-5
         assert largest_difference(answer[2], teacher) < 1e-6
+
+
+def said(setting: Setting) -> str:
+    """What two steps write to standard error."""
+    with redirect_stderr(io.StringIO()) as written:
+        SmallRun(setting).steps(0, 2)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_steps_fill_no_log_with_warnings(processes: GroupOf, zero_stage: int) -> None:
+    for written in processes(2).run(said, Setting(zero_stage=zero_stage)):
+        assert "Warning" not in written
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)
