@@ -61,6 +61,9 @@ def resample(signal: npt.NDArray[np.floating], rate_hz: float, to_rate_hz: float
     exact = np.ascontiguousarray(signal, dtype=np.float64)
     offset = exact.mean(axis=1, keepdims=True)
     num_out = resampled_length(signal.shape[1], rate_hz, to_rate_hz)
+    if signal.shape[1] == 1:
+        # It has no slope; scipy 1.17 reads beyond the array for it.
+        return np.repeat(exact, num_out, axis=1)
     blocks = _blocks(ratio.numerator, ratio.denominator)
     if blocks is None:
         taps = _taps(ratio.numerator, ratio.denominator)
@@ -122,8 +125,6 @@ def _continued(
 ) -> Float64:
     """``(leads, steps)``: the straight line through the last two samples of an end, so many samples from it."""
     last = signal[:, [edge]] - offset
-    if signal.shape[1] == 1:
-        return last + np.zeros(len(steps))
     slope = last - (signal[:, [inner]] - offset)
     line: Float64 = last + steps * (slope if edge else -slope)
     return line

@@ -51,6 +51,7 @@ def test_kills_at_random_moments(ray_cluster: None, tmp_path: Path, kills: int) 
     same_as_unbroken(job.source, out, tmp_path / "unbroken", per_shard=1)
 
 
+@pytest.mark.slow
 def test_kills_while_the_corpus_is_closed(ray_cluster: None, tmp_path: Path) -> None:
     """All shards are there; every call is killed somewhere between the index and the end."""
     source, out = f"ptbxl={ptbxl_folder(tmp_path / 'ptb-xl', 24)}", tmp_path / "corpus"
@@ -85,6 +86,7 @@ def objects(s3: S3Server, folder: Location) -> dict[str, tuple[str, datetime]]:
     return {each["Key"]: (each["ETag"], each["LastModified"]) for each in found}
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 def test_a_packing_into_a_bucket_that_is_killed(ray_cluster: None, s3: S3Server, tmp_path: Path) -> None:
     source = f"ptbxl={ptbxl_folder(tmp_path / 'ptb-xl', 120)}"

@@ -32,6 +32,7 @@ def namespace() -> list[str]:
     return prefix
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_the_same_command_goes_on(namespace: list[str], tmp_path: Path) -> None:
     source = ptbxl_folder(tmp_path / "ptb-xl", 20)
     disk = tmp_path / "disk"

@@ -165,6 +165,7 @@ def start(corpus: Corpus, tmp_path: Path, silent_cluster: None) -> Iterator[Call
         command.end()
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_while_the_first_lives_and_goes_on_after_its_death(
     start: Callable[[], Command],
 ) -> None:

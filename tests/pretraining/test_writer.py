@@ -216,10 +216,12 @@ def test_a_local_disk_that_is_full_is_said_and_left_clean(
 def save_without_the_lease(where: str) -> tuple[str, str, list[str]]:
     """Another takes the lease between the snapshot and the commit."""
     run, place = SmallRun(Setting()), Location.of(where)
+    first_upload = threading.Semaphore()
 
     def lose(_: Location) -> None:
-        (place / "lease.json").delete()
-        Lease.take(place, print).release()
+        if first_upload.acquire(blocking=False):
+            (place / "lease.json").delete()
+            Lease.take(place, print).release()
 
     lease = Lease.take(place, print)
     writer = CheckpointWriter(place, run.group, CheckpointConfig(), lease.attempt, lease.token)
