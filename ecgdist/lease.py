@@ -3,8 +3,9 @@
 ``lease.json`` in the folder names its holder and counts its heartbeats. Only conditional writes change it
 (`Location.exchange`), so of two processes that want it one gets it. Clocks are never compared: whoever finds the lease
 of another process watches it. It is refused as soon as the heartbeat moves, and takes over when the heartbeat has
-stood still for `EXPIRES_S` by its own monotonic clock, or at once when the holder is gone from this very machine or has
-given the lease back. A holder that was only paused finds out when it beats or commits next: see `still_holds`.
+stood still for `EXPIRES_S` by its own monotonic clock (less where storage is slow, see `expires_in_s`), or at once when
+the holder is gone from this very machine or has given the lease back. A holder that was only paused finds out when it
+beats or commits next: see `still_holds`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import threading
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
+from statistics import fmean
 from types import TracebackType
 from typing import Any
 
@@ -31,7 +34,20 @@ BEAT_S = 5.0
 EXPIRES_S = 50.0
 """A heartbeat that stands still for so long is that of a dead process: less than a minute, and more than a request
 takes that storage did not answer for the usual 30 s, and that was tried again."""
+_PROMISE = 1.16
+"""In units of `EXPIRES_S`: how long after a death whoever began to ask just then has the lease; 2 s less than a minute.
+"""
 _LOOK_S = 1.0
+
+
+def expires_in_s(request_s: float, expires_s: float = EXPIRES_S) -> float:
+    """How long a heartbeat must stand still where a request takes `request_s` in the mean.
+
+    Whoever takes over has asked once before it watches, and asks and writes afterwards: up to 10 s a request, all that
+    is done in the promised time. A living holder asks and writes for each heartbeat, and is left half of a request more
+    than that, however slow they are.
+    """
+    return min(expires_s, max(_PROMISE * expires_s - 3 * request_s, 2.5 * request_s))
 
 
 class _Note(Config):
@@ -98,11 +114,19 @@ class Lease:
         me = ProcessIdentity.mine()
         began = datetime.now(UTC).isoformat(timespec="seconds")
         mine = _Note(token=uuid.uuid4().hex, beat=0, released=False, **vars(me), began=began)
+        before = None
         while True:
+            asked_s = time.monotonic()
             found = _read(where)
-            _wait_for_its_end(where, found, say, expires_s)
+            note = _parsed(found)
+            if note is not None and _has_beaten(before, note):
+                raise _lives(where, note)
+            ended = _wait_for_its_end(where, found, say, expires_s, time.monotonic() - asked_s)
             if where.exchange(found, mine.encoded()):
+                if ended is not None:
+                    say(ended)
                 return cls(where, mine, beat_s)
+            before = note
 
     @property
     def attempt(self) -> str:
@@ -138,13 +162,16 @@ class Lease:
                 raise
 
     def _keep_beating(self) -> None:
-        while not self._ending.wait(self._beat_s):
-            try:
+        wait_s = self._beat_s
+        while not self._ending.wait(wait_s):
+            began = time.monotonic()
+            # It may answer at the next beat; if another took the lease meanwhile, that is seen then.
+            with suppress(StorageError):
                 self._change(beat=self._note.beat + 1)
-            except StorageError:
-                continue  # it may answer at the next beat; if another took the lease meanwhile, that is seen then
             if self._lost.is_set():
                 return
+            # Slow requests do not make the heartbeat slower than they must.
+            wait_s = max(0.0, self._beat_s - (time.monotonic() - began))
 
     def _change(self, **values: Any) -> None:
         for _ in range(2):
@@ -187,7 +214,9 @@ def still_holds(run: Location, token: str) -> bool:
 
 def lost(where: Location) -> str:
     """The sentence for a run whose folder another process has taken over."""
-    note = _parsed(_read(where))
+    note = None
+    with suppress(StorageError):  # that it was taken over is known already; by whom, only storage knows
+        note = _parsed(_read(where))
     return (
         f"{where.uri.rpartition('/')[0]} was taken over by {note or 'another process'}, since this one did not "
         "show that it lives; nothing is written there any more. Decide which of the two should go on, and end the other"
@@ -195,36 +224,59 @@ def lost(where: Location) -> str:
 
 
 def _wait_for_its_end(
-    where: Location, found: bytes | None, say: Callable[[str], Any], expires_s: float
-) -> None:
-    """Return when whoever wrote `found` no longer holds the lease.
+    where: Location, found: bytes | None, say: Callable[[str], Any], expires_s: float, first_s: float
+) -> str | None:
+    """Return when whoever wrote `found` no longer holds the lease, as far as can be seen.
+
+    Args:
+        first_s: what the request took that read it.
+
+    Returns:
+        What is to be said of somebody whose heartbeat stood still; it may have moved at the very last.
 
     Raises:
         ConfigError: as soon as it shows that it lives.
     """
     note = _parsed(found)
     if found is None or (note is not None and (note.released or note.holder.is_dead_here())):
-        return
+        return None
     run, who = where.uri.rpartition("/")[0], note or "a process whose note cannot be read"
     say(
         f"{run} is in use by {who}, or was when that ended without a word; "
         f"watching for up to {expires_s:.0f} s whether it lives"
     )
+    pause_s = min(_LOOK_S, expires_s / 10)
+    took_s = [first_s]
     began = time.monotonic()
-    while time.monotonic() - began < expires_s:
-        time.sleep(min(_LOOK_S, expires_s / 10))
+    # The last look is that of `exchange`.
+    while time.monotonic() - began + pause_s + fmean(took_s) < expires_in_s(fmean(took_s), expires_s):
+        time.sleep(pause_s)
+        asked_s = time.monotonic()
         now = _read(where)
+        took_s.append(time.monotonic() - asked_s)
         if now == found:
             if note is not None and note.holder.is_dead_here():
-                return
+                return None
             continue
         changed = _parsed(now)
         if changed is None or changed.released:
-            return  # `exchange` will find what is there now
-        raise ConfigError(
-            f"{run} is in use by {changed}, which lives; wait for it, end it, or choose another --out"
-        )
-    say(f"{run}: {who} gave no sign of life for {expires_s:.0f} s; taking over")
+            return None  # `exchange` will find what is there now
+        raise _lives(where, changed)
+    time.sleep(max(0.0, began + expires_in_s(fmean(took_s), expires_s) - time.monotonic()))
+    return f"{run}: {who} gave no sign of life for {time.monotonic() - began:.0f} s; taking over"
+
+
+def _has_beaten(before: _Note | None, now: _Note) -> bool:
+    """Whether who wrote `before` has shown since then that it lives."""
+    same = before is not None and now.token == before.token and now.beat > before.beat
+    return same and not now.released and not now.holder.is_dead_here()
+
+
+def _lives(where: Location, note: _Note) -> ConfigError:
+    run = where.uri.rpartition("/")[0]
+    return ConfigError(
+        f"{run} is in use by {note}, which lives; wait for it, end it, or choose another --out"
+    )
 
 
 def _read(where: Location) -> bytes | None:

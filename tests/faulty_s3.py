@@ -104,6 +104,11 @@ class FaultyS3:
         with self._lock:
             self.done[fault] += 1
 
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._at_once == 0
+
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """Note a request for as long as it takes."""
