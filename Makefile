@@ -35,6 +35,10 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.codec
 	$(BIN)/python -m tests.benchmarks.packing
 	$(BIN)/python -m tests.benchmarks.index 1300000
+	$(BIN)/python -m tests.benchmarks.order
+	$(BIN)/python -m tests.benchmarks.zero
+	$(BIN)/python -m tests.benchmarks.checkpoints
+	$(BIN)/python -m tests.benchmarks.gradient_watch
 
 lock: install
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new

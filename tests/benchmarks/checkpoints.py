@@ -198,9 +198,15 @@ def main() -> None:
                 finally:
                     group.close()
                 rows.append([size, name, *_cells(measured)])
-                write_section(
-                    "Checkpoints", "python -m tests.benchmarks.checkpoints", [_ABOUT, table(_COLUMNS, rows)]
-                )
+                write_section("Checkpoints", _command(options), [_about(options), table(_COLUMNS, rows)])
+
+
+def _command(options: argparse.Namespace) -> str:
+    words = [
+        *("--sizes", *options.sizes, "--stage", options.stage, "--storages", *options.storages),
+        *("--seconds", f"{options.seconds:g}", "--repeats", options.repeats),
+    ]
+    return " ".join(["python -m tests.benchmarks.checkpoints", *map(str, words)])
 
 
 _COLUMNS = (
@@ -216,12 +222,15 @@ _COLUMNS = (
     "with / without at one in 15 min",
     "at least s between checkpoints for 1.05",
 )
-_ABOUT = (
-    "Two processes, ZeRO stage 1 unless said, fp32, gloo, made-up ECGs in batches of 10: steps far shorter beside the "
-    "model's size than in earnest. A pair is a block of steps without a checkpoint and one with one, in turns. "
-    f"*slow* is S3 that takes {_LATENCY_S:g} s more for every request; *late* blocks ended before the commit. "
-    "SeaweedFS and the proxy take their share of the same cores."
-)
+
+
+def _about(options: argparse.Namespace) -> str:
+    return (
+        f"Two processes, ZeRO stage {options.stage}, fp32, gloo, made-up ECGs in batches of {GLOBAL_BATCH}: steps far "
+        "shorter beside the model's size than in earnest. A pair is a block of steps without a checkpoint and one "
+        f"with one, in turns. *slow* is S3 that takes {_LATENCY_S:g} s more for every request; *late* blocks ended "
+        "before the commit. SeaweedFS and the proxy take their share of the same cores."
+    )
 
 
 def _cells(measured: Measured) -> list[str]:

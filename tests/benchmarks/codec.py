@@ -22,8 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.console import Console
-from rich.table import Table
 
 from ecgdist.corpus import codec
 from ecgdist.corpus.schema import ROWS_PER_GROUP, shard_schema, shard_writer, signal_array, signal_column
@@ -34,6 +32,7 @@ from ecgdist.record import NUM_LEADS
 from ecgdist.sample import sample_folder
 from ecgdist.sources import open_source
 from ecgdist.storage import Location
+from tests.benchmarks.results import table, write_section
 from tests.conftest import seaweedfs
 
 REPEATS = 5
@@ -281,52 +280,51 @@ def _require_whole(form: Form, signals: Signals, path: Path) -> None:
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure, print the tables and write them down."""
     sources, rate_hz = (sys.argv[1:], 250.0) if sys.argv[1:] else ([f"ptbxl={sample_folder()}"], 100.0)
     signals = packed(sources, rate_hz)
-    console = Console(width=140)
-    console.print(
+    paragraphs = [
         f"{len(signals)} ECGs of {signals.shape[2]} samples at {rate_hz:g} Hz; limb leads keep the identities to "
-        f"1 µV throughout in {rows_that_keep_the_identities(signals):.0%} of them. Median (range) of {REPEATS}."
-    )
+        f"1 µV throughout in {rows_that_keep_the_identities(signals):.0%} of them. ECG/s of one process: median "
+        f"(range) of {REPEATS}, and as a share of int16 under zstd 1 or of the size in use. Whole row groups are read "
+        "in random order, decoding included; S3 is SeaweedFS on the same machine."
+    ]
     with tempfile.TemporaryDirectory() as temporary, seaweedfs(Path(temporary)) as server:
         os.environ.update(server.environment)
         bucket = Location.of("s3://ecg/codec")
-        console.print(_forms_table(measure_forms(signals, Path(temporary), bucket)))
+        paragraphs.append(_forms_table(measure_forms(signals, Path(temporary), bucket)))
         groups = measure_groups(signals, Path(temporary), bucket)
-        console.print(_sizes_table(f"{codec.CODEC} in row groups", ROWS_PER_GROUP, groups))
+        paragraphs += ["### Rows of a row group", _sizes_table(ROWS_PER_GROUP, groups)]
         shards = measure_shards(signals, Path(temporary), bucket)
-        console.print(_sizes_table("Shards opened for one row group", SHARD_ROWS_IN_USE, shards))
+        paragraphs += [
+            "### Rows of a shard that is opened for one row group",
+            _sizes_table(SHARD_ROWS_IN_USE, shards),
+        ]
+    print("\n\n".join(paragraphs))
+    # Without the folders, which mean nothing on other machines.
+    words = [f"{text.partition('=')[0]}=DIR" for text in sys.argv[1:]]
+    write_section("Codec", " ".join(["python -m tests.benchmarks.codec", *words]), paragraphs)
 
 
-def _forms_table(found: list[dict[str, list[float]]]) -> Table:
-    table = _table("Forms of a signal", "form", "", "kB/ECG", "of int16", "write", "local", "s3")
+def _forms_table(found: list[dict[str, list[float]]]) -> str:
+    rows = []
     plain = found[CANDIDATES.index(PLAIN)]
     for (name, _, compression, level), values in zip(CANDIDATES, found, strict=True):
         cells = (_cell(values[what], plain[what]) for what in ("write", "local", "s3"))
         size = values["bytes"][0]
         share = f"{size / plain['bytes'][0]:.2f}"
-        table.add_row(name, f"{compression} {level or ''}", f"{size / 1e3:.2f}", share, *cells)
-    return table
+        rows.append([f"{name}, {compression} {level or ''}".strip(), f"{size / 1e3:.2f}", share, *cells])
+    return table(["form", "kB/ECG", "of int16", "write", "read local", "read S3"], rows)
 
 
-def _sizes_table(title: str, present: int, found: Mapping[int, Mapping[str, list[float]]]) -> Table:
-    table = _table(title, "rows", "MB", "kB/ECG", "local", "s3")
+def _sizes_table(present: int, found: Mapping[int, Mapping[str, list[float]]]) -> str:
+    rows = []
     now = found[present]
     for size, values in found.items():
         per_ecg = values["bytes"][0]
         cells = (_cell(values[place], now[place]) for place in ("local", "s3"))
-        table.add_row(str(size), f"{size * per_ecg / 1e6:,.1f}", f"{per_ecg / 1e3:.2f}", *cells)
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(
-        title=f"{title}: ECG/s of one process, and as a share of the form before or the size in use"
-    )
-    for column in columns:
-        table.add_column(column, justify="left" if column in {"form", ""} else "right")
-    return table
+        rows.append([f"{size:,}", f"{size * per_ecg / 1e6:,.1f}", f"{per_ecg / 1e3:.2f}", *cells])
+    return table(["rows", "MB", "kB/ECG", "read local", "read S3"], rows)
 
 
 def _cell(values: Sequence[float], base: Sequence[float]) -> str:

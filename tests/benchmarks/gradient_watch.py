@@ -21,6 +21,7 @@ from ecgdist.pretraining.nonfinite import GradientWatch
 from ecgdist.pretraining.step import TrainingStep
 from ecgdist.streaming.batches import RankBatch
 from ecgdist.streaming.order import Order
+from tests.benchmarks.results import cell, table, write_section
 from tests.pretraining.runs import PlainEngine
 
 ROWS = 16
@@ -65,11 +66,19 @@ def main() -> None:
             seconds[watched].append(time.process_time() - began)
     ratios = [a / b for a, b in zip(seconds[True], seconds[False], strict=True)]
     low, high = np.percentile(ratios, [25, 75])
-    print(
-        f"{arguments.size}, {ROWS} rows in micro-batches of {arguments.micro_batch}: "
-        f"{median(seconds[True]):.3f} s of a processor a step with the look, {median(seconds[False]):.3f} s without; "
-        f"paired ratio {median(ratios):.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} pairs)"
+    what = (
+        f"`{arguments.size}`, {ROWS} made-up ECGs a step in micro-batches of {arguments.micro_batch}, one process of "
+        f"one thread; {len(ratios)} pairs of a step with the look and one without, in turns."
     )
+    lines = [
+        ["s of a processor a step, with the look", cell(seconds[True], 3)],
+        ["without", cell(seconds[False], 3)],
+        ["ratio, pair by pair: median (quartiles)", f"{median(ratios):.3f} ({low:.3f} to {high:.3f})"],
+    ]
+    print(*(": ".join(line) for line in lines), sep="\n")
+    options = f"--size {arguments.size} --pairs {arguments.pairs} --micro-batch {arguments.micro_batch}"
+    command = f"python -m tests.benchmarks.gradient_watch {options}"
+    write_section("Looking at every gradient", command, [what, table(["", ""], lines)])
 
 
 if __name__ == "__main__":

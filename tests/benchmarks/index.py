@@ -46,6 +46,7 @@ from ecgdist.preprocessing import PackStep
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.signals.fingerprint import FINGERPRINT_BYTES, fingerprints
 from ecgdist.streaming.selection import select_rows
+from tests.benchmarks import results
 from tests.corpus.corpora import made_ecg
 
 ROWS_PER_SHARD = 4096
@@ -249,17 +250,27 @@ def make_corpora(folder: Path, rows: int) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Print a table, or, with ``--measure NAME FOLDER``, one measurement as JSON."""
+    """Print what is measured and write it down; with ``--measure NAME FOLDER``, one measurement as JSON."""
     if arguments[0] == "--measure":
         print(json.dumps(measure(arguments[1], Path(arguments[2]))))
         return
-    print(f"{'rows':>12}  {'operation':40}  {'seconds':>8}  {'GiB':>5}")
+    lines = []
     for rows in map(int, arguments):
         with tempfile.TemporaryDirectory(prefix="ecgdist-index-") as folder:
             make_corpora(Path(folder), rows)
             for name in OPERATIONS:
                 said, seconds, gib = measure_apart(name, Path(folder))
-                print(f"{rows:12,}  {name:40}  {seconds:8.1f}  {gib:5.2f}  {said}", flush=True)
+                print(f"{rows:12,}  {name:40}  {seconds:8.1f} s  {gib:5.2f} GiB  {said}", flush=True)
+                lines.append([f"{rows:,}: {name}", f"{seconds:.1f}", f"{gib:.2f}", said])
+    what = (
+        "A made index of so many rows, and one of a tenth of them for evaluation; each operation once, in a process "
+        "of its own, whose largest resident set is its memory."
+    )
+    results.write_section(
+        "Index",
+        f"python -m tests.benchmarks.index {' '.join(arguments)}",
+        [what, results.table(["rows: operation", "s", "GiB", "found"], lines)],
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How fast records are packed, beside the loop that everybody writes.
 
-Run with ``make bench``. In one run, alternately, on process pools of one size with BLAS on one thread each:
+Run with ``python -m tests.benchmarks.packing``. In one run, alternately, on process pools of one size with BLAS on
+one thread each:
 
 * ours: read, leads by name, checks, 250 Hz, measures, int16, fingerprint, lossless coding, Parquet with checksums,
   SHA-256; written to a local folder. The band-pass runs later, in batches on the training device.
@@ -20,7 +21,6 @@ os.environ.update({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"})  # befo
 import csv
 import multiprocessing
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +31,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import wfdb
-from rich.console import Console
-from rich.table import Table
 from scipy.signal import butter, resample_poly, sosfiltfilt
 
 from ecgdist.corpus.codec import encode
@@ -44,6 +42,7 @@ from ecgdist.signals.fingerprint import fingerprints
 from ecgdist.signals.resample import resample
 from ecgdist.sources import Listing, Source, open_source
 from ecgdist.storage import Location
+from tests.benchmarks.results import cell, table, write_section
 
 DATA = Path(__file__).parents[1] / "data"
 WFDB_16 = [DATA / "ptb-xl/records500/00000" / name for name in ("00001_hr", "00002_hr")]
@@ -221,22 +220,16 @@ def least(action: Callable[[], object]) -> float:
 # The tables
 
 
-def spread(values: Sequence[float], form: str) -> str:
-    return f"{statistics.median(values):{form}} ({min(values):{form}} to {max(values):{form}})"
-
-
-def rows_of(archive: Archive, found: dict[str, list[float]]) -> Iterator[tuple[str, ...]]:
+def rows_of(archive: Archive, found: dict[str, list[float]]) -> Iterator[list[str]]:
     for name, values in found.items():
         ratios = [ours / value for ours, value in zip(found["ours"], values, strict=True)]
-        yield archive.name, name, spread(values, ",.0f"), spread(ratios, ".1f") if name != "ours" else ""
+        yield [archive.name, name, cell(values), cell(ratios, 1)]
 
 
 def main() -> None:
-    """Print the tables."""
-    speeds = Table(title=f"{RECORDS} records, {PROCESSES} processes, {REPEATS} repeats: median (range)")
-    for column in ("files", "side", "ECG/s per core", "ours / side, paired"):
-        speeds.add_column(column)
-    costs = Table(title="Where the time of ours goes: ms an ECG, one process, least of the repeats")
+    """Measure, print the tables and write them down."""
+    speeds: list[list[str]] = []
+    costs: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copy_records(folder / "wfdb16", WFDB_16, ".dat")
@@ -248,14 +241,21 @@ def main() -> None:
             Archive("HDF5 (CODE-15%), 400 Hz", "code15", folder / "hdf5", hdf5_loop),
         )
         for archive in archives:
-            for row in rows_of(archive, measure(archive, folder / "out")):
-                speeds.add_row(*row)
-            steps = milliseconds_of_steps(archive, folder / "out")
-            if not costs.columns:
-                for column in ("files", *steps):
-                    costs.add_column(column)
-            costs.add_row(archive.name, *(f"{value:.2f}" for value in steps.values()))
-    Console(width=140).print(speeds, costs)
+            speeds += rows_of(archive, measure(archive, folder / "out"))
+            costs[archive.name] = milliseconds_of_steps(archive, folder / "out")
+    paragraphs = [
+        f"{RECORDS} records, {PROCESSES} processes, {REPEATS} repeats, sides in turn. Ours reads, checks, resamples, "
+        "measures, codes, compresses, hashes and writes; the loop reads, resamples and filters, and writes nothing. "
+        "The last column is taken repeat by repeat.",
+        table(["files", "side", "ECG/s per core", "ours / side"], speeds),
+        "Where the time of ours goes: ms an ECG in one process, the least of the repeats.",
+        table(
+            ["files", *costs[archives[0].name]],
+            [[name, *(f"{value:.2f}" for value in steps.values())] for name, steps in costs.items()],
+        ),
+    ]
+    print("\n\n".join(paragraphs))
+    write_section("Packing", "python -m tests.benchmarks.packing", paragraphs)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What the job costs: the same steps by `ecgdist pretrain` and by a bare torchrun loop over batches in memory.
 
-Both have two processes with one thread each, the same model, engine, configuration and, checked here, the same batches:
-their losses agree. What the job adds is Ray Train, the stream, votes, metrics and the console.
+Both have processes of one thread, the same model, engine, configuration and, checked here, the same batches: their
+losses agree. What the job adds is Ray Train, the stream, votes, metrics and the console. It is measured with a process
+for every core of a machine of two, where Ray's own processes take their time from training, and with one, where a core
+is left for them, as on a node with accelerators.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +42,39 @@ from tests.benchmarks.peers import data
 from tests.benchmarks.results import cell, table, write_section
 
 SIZE = "small"
-WORKERS = 2
-BATCH = 32
-WARM_STEPS, STEPS = 8, 32
+WORKERS = (2, 1)
+ROWS_PER_WORKER = 16
+WARM_STEPS, STEPS = 4, 20
 _AGREE = 1e-5
 
 
-def settings(corpus: Path, out: Path) -> dict[str, Any]:
+def settings(corpus: Path, out: Path, workers: int) -> dict[str, Any]:
     """The configuration of both sides."""
     return {
         "corpus": str(corpus),
         "out": str(out),
         "steps": WARM_STEPS + STEPS,
         "log_every_steps": 4,
-        "data": {"lanes": 8, "global_batch": BATCH, "shuffle_rows": 4096},
+        "data": {"lanes": 8, "global_batch": workers * ROWS_PER_WORKER, "shuffle_rows": 4096},
         "encoder": {"size": SIZE},
-        "engine": {"zero_stage": 0, "micro_batch": BATCH},
-        "workers": {"count": WORKERS},
+        "engine": {"zero_stage": 0, "micro_batch": ROWS_PER_WORKER},
+        "workers": {"count": workers},
         "checkpoint": {"every_minutes": None},
     }
+
+
+@dataclass
+class _Found:
+    """ECG/s of both sides by repeat, and the share of the job's time that it waited for batches, in percent."""
+
+    job: list[float] = field(default_factory=list)
+    bare: list[float] = field(default_factory=list)
+    waiting: list[float] = field(default_factory=list)
+
+    def row(self, workers: int) -> list[str]:
+        ratios = [one / other for one, other in zip(self.job, self.bare, strict=True)]
+        cells = (cell(self.job, 2), cell(self.bare, 2), cell(ratios, 3), cell(self.waiting, 2))
+        return [str(workers), *cells]
 
 
 def job(arguments: argparse.Namespace) -> None:
@@ -68,59 +85,64 @@ def job(arguments: argparse.Namespace) -> None:
     """
     with ray_session(num_cpus=4):
         corpus = data.folders(sides=("ours",))[0]["ours"]
-    rates: dict[str, list[float]] = {"ecgdist pretrain": [], "torchrun, batches in memory": []}
-    waiting: list[float] = []
-    for _ in range(arguments.repeats):
-        with tempfile.TemporaryDirectory() as folder:
-            ours, waited = _ours(corpus, Path(folder))
-            theirs = _torchrun(Path(folder))
-        _check(ours["losses"], theirs["losses"])
-        for values, found in zip(rates.values(), (ours, theirs), strict=True):
-            values.append(found["rate"])
-            print(f"{found['rate']:.2f} ECG/s", flush=True)
-        waiting.append(100 * waited)
-    job_rates, bare_rates = rates.values()
-    ratios = [one / other for one, other in zip(job_rates, bare_rates, strict=True)]
-    lines = [[name, cell(values, 2)] for name, values in rates.items()]
-    lines.append(["ratio, repeat by repeat", cell(ratios, 3)])
-    lines.append(["of the job's time, waiting for batches, %", cell(waiting, 2)])
+    found = {workers: _Found() for workers in WORKERS}
+    for repeat in range(1, arguments.repeats + 1):
+        for workers, values in found.items():
+            with tempfile.TemporaryDirectory() as folder:
+                rate, losses, waiting = _ours(settings(corpus, Path(folder) / "run", workers), Path(folder))
+                theirs = _torchrun(Path(folder), workers)
+            _check(losses, theirs["losses"])
+            values.job.append(rate)
+            values.bare.append(theirs["rate"])
+            values.waiting.append(100 * waiting)
+            print(f"{workers} workers: {rate:.2f} and {theirs['rate']:.2f} ECG/s", flush=True)
+        # After each repeat, so that a run that is stopped leaves what it has measured.
+        _write(found, repeat)
+
+
+def _write(found: dict[int, _Found], repeats: int) -> None:
     what = (
-        f"`{SIZE}`, hybrid, fp32, ZeRO stage 0, {WORKERS} processes of one thread, {BATCH} ECGs a step: ECG/s over "
-        f"{STEPS} steps after the first {WARM_STEPS}. Both train on the same batches; all losses agree to {_AGREE:g}."
+        f"`{SIZE}`, hybrid, fp32, ZeRO stage 0, processes of one thread, {ROWS_PER_WORKER} ECGs a step for each: ECG/s "
+        f"over {STEPS} steps after the first {WARM_STEPS}, sides in turn, ratio repeat by repeat. Both train on the "
+        f"same batches; all losses agree to {_AGREE:g}. Where there are as many workers as cores, all that Ray's own "
+        "processes do is taken from training; with one, a core is left for them, as on a node with accelerators."
+    )
+    columns = (
+        *("workers", "`ecgdist pretrain`", "torchrun, batches in memory"),
+        *("job / torchrun", "of the job's time, waiting for batches, %"),
     )
     write_section(
         "Our job beside a bare torchrun loop",
-        f"python -m tests.benchmarks.stream --part job --repeats {arguments.repeats}",
-        [what, table(["", ""], lines)],
+        f"python -m tests.benchmarks.stream --part job --repeats {repeats}",
+        [what, table(columns, [values.row(workers) for workers, values in found.items()])],
     )
 
 
 def _check(ours: dict[str, float], theirs: dict[str, float]) -> None:
     for step, loss in ours.items():
-        if not np.isclose(loss, theirs[step], rtol=_AGREE):
+        if not np.isclose(loss, theirs[step], rtol=_AGREE, atol=0):
             raise RuntimeError(f"after step {step} the job's loss is {loss}, torchrun's {theirs[step]}")
 
 
-def _ours(corpus: Path, folder: Path) -> tuple[dict[str, Any], float]:
-    """Rate and losses by step of a run, and the share of its time that it waited for batches."""
-    config, out = folder / "run.yaml", folder / "run"
-    config.write_text(yaml.safe_dump(settings(corpus, out)))
+def _ours(content: dict[str, Any], folder: Path) -> tuple[float, dict[str, float], float]:
+    """ECG/s and losses by step of a run, and the share of its time that it waited for batches."""
+    config = folder / "run.yaml"
+    config.write_text(yaml.safe_dump(content))
     _run([str(Path(sys.executable).with_name("ecgdist")), "pretrain", str(config)])
-    rows = read_metrics(Location.of(out))
-    every = settings(corpus, out)["log_every_steps"]
+    rows, every = read_metrics(Location.of(content["out"])), content["log_every_steps"]
     counted = [row for row in rows if row["step"] > WARM_STEPS]
+    if every * len(counted) != STEPS:
+        raise RuntimeError(f"the run reported the steps {[row['step'] for row in rows]}")
     seconds = sum(row["seconds_per_step"] * every for row in counted)
     waited = sum(row["seconds_per_step"] * every * row["waiting_share"] for row in counted)
-    if sum(every for _ in counted) != STEPS:
-        raise RuntimeError(f"the run reported the steps {[row['step'] for row in rows]}")
     losses = {str(row["step"]): row["loss"] for row in rows}
-    return {"rate": BATCH * STEPS / seconds, "losses": losses}, waited / seconds
+    return content["data"]["global_batch"] * STEPS / seconds, losses, waited / seconds
 
 
-def _torchrun(folder: Path) -> dict[str, Any]:
-    """Rate and losses by step of the bare loop, over the run that lies in this folder."""
+def _torchrun(folder: Path, workers: int) -> dict[str, Any]:
+    """ECG/s and losses by step of the bare loop, by the configuration that lies in this folder."""
     found = folder / "found.json"
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(WORKERS), "-m", __name__]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(workers), "-m", __name__]
     _run([sys.executable, *words, str(folder / "run.yaml"), str(found)])
     content: dict[str, Any] = json.loads(found.read_text())
     return content
@@ -176,7 +198,7 @@ def bare_loop(config: PretrainConfig) -> dict[str, Any]:
             began = time.perf_counter()
         result = step(batch, learning_rate_at(number, plan.total_steps, peak, shape.warmup_share))
         losses[str(number + 1)] = result.loss
-    return {"rate": BATCH * STEPS / (time.perf_counter() - began), "losses": losses}
+    return {"rate": plan.order.global_batch * STEPS / (time.perf_counter() - began), "losses": losses}
 
 
 def main() -> None:
