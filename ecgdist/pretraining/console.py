@@ -20,7 +20,6 @@ from ecgdist.errors import EcgdistError
 Message = dict[str, Any]
 """``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row, ``{"error": ...}`` as in `Mailbox.give_up`."""
 
-
 _LOOK_S = 0.2
 
 
@@ -47,9 +46,11 @@ class Mailbox:
     """Carries messages from workers to the driver. A driver that is gone does not stop the training."""
 
     def __init__(self) -> None:
-        # Beside the driver, so that it is not lost with a worker's node.
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        self._box = ray.remote(_Box).options(num_cpus=0, scheduling_strategy=here).remote()
+        # On the driver's node and nowhere else, so that no other node takes it along. Its process alone may be killed,
+        # by Ray itself where memory is short: then it starts anew, and only what had not been fetched is lost.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+        self._box = ray.remote(_Box).options(**options).remote()
 
     def post(self, message: Message) -> None:
         """Send one message."""
@@ -115,7 +116,13 @@ class ProgressView:
             stopping = self._stop.is_set()
             try:
                 messages = self._mailbox.receive()
-            except RayActorError:
+            except RayActorError as error:
+                self._console.print(
+                    f"WARNING: what workers say is not shown any more ({error}); the run's metrics.jsonl goes on",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
+                )
                 return
             for message in messages:
                 self._show(message, bar, task)
