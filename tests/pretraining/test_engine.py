@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
 
@@ -58,17 +59,23 @@ def test_every_stage_trains_the_same_student(processes: GroupOf, zero_stage: int
         assert largest_difference(answer[2], teacher) < 1e-6
 
 
-def said(setting: Setting) -> str:
-    """What two steps write to standard error."""
-    with redirect_stderr(io.StringIO()) as written:
-        SmallRun(setting).steps(0, 2)
-    return written.getvalue()
+def said(setting: Setting) -> tuple[str, str]:
+    """What two steps write to standard error, and what two more do without our filters."""
+    run = SmallRun(setting)
+    with redirect_stderr(io.StringIO()) as usual:
+        run.steps(0, 2)
+    with redirect_stderr(io.StringIO()) as unfiltered, warnings.catch_warnings():
+        warnings.simplefilter("default")
+        run.steps(2, 4)
+    return usual.getvalue(), unfiltered.getvalue()
 
 
-@pytest.mark.parametrize("zero_stage", [2, 3])
-def test_steps_fill_no_log_with_warnings(processes: GroupOf, zero_stage: int) -> None:
-    for written in processes(2).run(said, Setting(zero_stage=zero_stage)):
-        assert "Warning" not in written
+@pytest.mark.parametrize(("zero_stage", "old_name"), [(2, "all_gather_into"), (3, "reduce_scatter")])
+def test_steps_fill_no_log_with_warnings(processes: GroupOf, zero_stage: int, old_name: str) -> None:
+    """Of names that DeepSpeed still calls by; once it does not, there is nothing to filter any more."""
+    for usual, unfiltered in processes(2).run(said, Setting(zero_stage=zero_stage)):
+        assert "Warning" not in usual
+        assert f"FutureWarning: `torch.distributed.{old_name}_tensor` is deprecated" in unfiltered
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)
