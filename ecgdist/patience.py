@@ -25,14 +25,15 @@ _LOG = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def _log(error: BaseException | None) -> None:
+def log_waiting(error: BaseException | None) -> None:
+    """Note in the log of this process what is waited for."""
     _LOG.warning("waiting for storage: %s", error)
 
 
 def patiently(
     action: Callable[[], Result],
     patience_s: float = PATIENCE_S,
-    tell: Callable[[BaseException | None], Any] = _log,
+    tell: Callable[[BaseException | None], Any] = log_waiting,
     leaving: threading.Event | None = None,
 ) -> Result:
     """What `action` gives, tried again while storage fails in a way that may pass.

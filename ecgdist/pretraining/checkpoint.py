@@ -8,8 +8,9 @@ rank says that it uploaded. A folder without a fitting ``checkpoint.json`` is no
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from ecgdist.config import Config, build
 from ecgdist.errors import ConfigError, DataError, MissingFileError
 from ecgdist.objectives.teacher import MomentumTeacher
+from ecgdist.patience import log_waiting, patiently
 from ecgdist.pretraining.config import KeepBest
 from ecgdist.pretraining.documents import Facts, document, file_facts, parse
 from ecgdist.pretraining.group import Group
@@ -102,23 +104,28 @@ class CheckpointStore:
         """Checkpoints that have a `checkpoint.json`, oldest first."""
         return sorted(name for name, files in self._listed().items() if CHECKPOINT in files)
 
-    def restore(self, local: Path, group: Group) -> tuple[Restored | None, list[str]]:
+    def restore(
+        self, local: Path, group: Group, tell: Callable[[BaseException | None], Any] = log_waiting
+    ) -> tuple[Restored | None, list[str]]:
         """Download the newest whole checkpoint into `local`, on every rank. Rank 0 decides which one that is.
+
+        Args:
+            tell: told every failure of storage that is waited for.
 
         Returns:
             The checkpoint, or None if there is none, and a sentence for every damaged or unfinished one passed over.
 
         Raises:
             DataError: if there are checkpoints, and all of them are damaged.
-            StorageError: if storage cannot be read.
+            StorageError: if storage cannot be read, for minutes if it is away.
         """
         restored: Restored | None = None
         warnings: list[str] = []
         if group.rank == 0:
-            restored, warnings = self._newest(local)
+            restored, warnings = patiently(partial(self._newest, local), tell=tell)
         name, warnings = group.from_first((restored.name if restored else None, warnings))
         if name is not None and restored is None:
-            restored = self.fetch(name, local)
+            restored = patiently(partial(self.fetch, name, local), tell=tell)
         return restored, warnings
 
     def fetch(self, name: str, local: Path, only: tuple[str, ...] | None = None) -> Restored:
@@ -237,6 +244,11 @@ class CheckpointStore:
 def load_teacher(teacher: MomentumTeacher, restored: Restored) -> None:
     """Give the teacher the exact weights and buffers it was saved with."""
     teacher.load_state_dict(load_file(restored.folder / TEACHER), strict=True)
+
+
+def step_of(name: str) -> int:
+    """Steps done at a checkpoint, by its name."""
+    return int(_step_part(name).removeprefix("step-"))
 
 
 def _step_part(name: str) -> str:

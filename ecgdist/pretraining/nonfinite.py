@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ecgdist.errors import StorageError, TrainingError
+from ecgdist.patience import patiently
 from ecgdist.storage import Location
 
 FOLDER = "nonfinite"
@@ -85,10 +87,15 @@ class NotFiniteError(TrainingError):
 
 
 def write_suspects(run: Location, error: NotFiniteError) -> TrainingError:
-    """Write down the records of every rank that found something. Returns what is to be told."""
+    """Write down the records of every rank that found something; waits while storage is away.
+
+    Returns:
+        What is to be told.
+    """
     try:
         for item in error.found:
-            (run / item.file).write_bytes(json.dumps(asdict(item), indent=1).encode() + b"\n")
+            content = json.dumps(asdict(item), indent=1).encode() + b"\n"
+            patiently(partial((run / item.file).write_bytes, content))
     except StorageError as failure:
         return TrainingError(f"{error}. (The lists could not be written: {failure})")
     return error

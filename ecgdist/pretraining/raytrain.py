@@ -8,12 +8,14 @@ import math
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import ray
 import ray.train
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError
 
-from ecgdist.errors import ConfigError
+from ecgdist.errors import ConfigError, TrainingError
 from ecgdist.lease import Lease
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
@@ -22,7 +24,7 @@ from ecgdist.pretraining.notices import HeedSigterm
 from ecgdist.pretraining.stopping import Cause, Stopped
 from ecgdist.pretraining.worker import train_worker
 from ecgdist.raytools import find_user_error
-from ecgdist.storage import Location
+from ecgdist.scratch import scratch_folder
 
 _SETTINGS = {
     # How long Ray waits for a node that it counted on, and that may be dead, before it counts again.
@@ -31,6 +33,8 @@ _SETTINGS = {
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 """Ray Train's own settings, where the environment does not say otherwise."""
+_SHOWN = 300
+"""Letters of Ray's words for a lost worker that an error quotes."""
 _DRAINED_S = 120.0
 """How long a drained node is waited for before training starts on the others; Ray Train counts it until it is gone."""
 
@@ -101,7 +105,11 @@ def train(
     start, died = 0, 0
     while True:
         try:
-            stopped = _fit(_trainer(config, mailbox, lease, start))
+            # Ray's own notes of a run are not what resuming reads. On this machine, every start has its own, and none
+            # needs storage that may be away just then.
+            with scratch_folder("raytrain") as notes:
+                trainer = _trainer(config, mailbox, lease, start, notes)
+                stopped = _fit(trainer, config.workers.max_failures)
         except ray.train.ControllerError as error:
             # Ray Train 2.60 gives up when a worker dies between its set-up and the call of the training function.
             died += 1
@@ -117,22 +125,39 @@ def train(
         start += 1
 
 
-def _fit(trainer: TorchTrainer) -> Stopped | None:
+def _fit(trainer: TorchTrainer, max_failures: int) -> Stopped | None:
     try:
         stopped: Stopped | None = trainer.fit().return_value
     except ray.train.TrainingFailedError as error:
-        found = find_user_error(error)
+        found = find_user_error(error) or _lost_workers(error, max_failures)
         if found is None:
             raise
         raise found from error
     return stopped
 
 
-def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int) -> TorchTrainer:
+def _lost_workers(error: ray.train.TrainingFailedError, max_failures: int) -> TrainingError | None:
+    """What to tell of workers that were killed too often; None if none was. What the others then meet says nothing."""
+    failures = error.worker_failures if isinstance(error, ray.train.WorkerGroupError) else {}
+    lost = {
+        rank: failure
+        for rank, failure in failures.items()
+        if isinstance(failure, (WorkerHealthCheckFailedError, WorkerHealthCheckTimeoutError))
+    }
+    if not lost:
+        return None
+    rank = min(lost)
+    return TrainingError(
+        f"workers were lost more often than workers.max_failures = {max_failures} allows, at last the one of rank "
+        f"{rank} ({' '.join(str(lost[rank]).split())[:_SHOWN]}). Look what ends them, often too little memory; the "
+        "same command goes on from the last checkpoint"
+    )
+
+
+def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int, notes: Path) -> TorchTrainer:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    filesystem, path = (Location.of(config.out) / "ray").arrow()
     workers, use_gpu = config.workers, uses_gpu(config)
     trainer = TorchTrainer(
         train_worker,
@@ -150,10 +175,8 @@ def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int)
             resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": 1.0} if use_gpu else {}),
         ),
         run_config=ray.train.RunConfig(
-            # Ray's own notes of a run are not what resuming reads, so every start has its own.
             name=f"attempt-{lease.attempt}-{start}",
-            storage_path=path,
-            storage_filesystem=filesystem,
+            storage_path=os.fspath(notes),
             failure_config=ray.train.FailureConfig(max_failures=workers.max_failures),
             callbacks=[GiveNotice(), HeedSigterm()],
         ),

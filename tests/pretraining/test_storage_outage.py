@@ -23,6 +23,8 @@ from tests.pretraining.proof_run import ProofRun
 
 STEPS = 60
 SHORT_S, LONG_S = 20.0, 60.0
+_WAIT_S = 240.0
+"""Longest wait for a step, or for workers to be started again."""
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3]
 
@@ -45,20 +47,25 @@ def in_a_bucket(unbroken: ProofRun, folder: Path, server: S3Server, proxy: Fault
     return run
 
 
-def check(run: ProofRun, unbroken: ProofRun) -> None:
-    """It is the unbroken run, and no worker was started twice."""
+def check(run: ProofRun, unbroken: ProofRun, starts: int = 1) -> None:
+    """It is the unbroken run, and its workers were started so often."""
     verdict = compare("storage", unbroken, run, [], 0.0)
     assert verdict.holds, verdict
-    assert verdict.replayed == 0
-    assert len({line.file for line in run.watch.lines}) == 2
+    assert starts > 1 or verdict.replayed == 0
+    assert len({line.file for line in run.watch.lines}) == 2 * starts
+
+
+def wait(run: ProofRun, driver: subprocess.Popen[bytes], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + _WAIT_S
+    while not condition():
+        run.watch.look()
+        if driver.poll() is not None or time.monotonic() > deadline:
+            raise run.failure(driver)
+        time.sleep(0.05)
 
 
 def await_step(run: ProofRun, driver: subprocess.Popen[bytes], step: int) -> None:
-    while run.step < step:
-        run.watch.look()
-        if driver.poll() is not None:
-            raise run.failure(driver)
-        time.sleep(0.05)
+    wait(run, driver, lambda: run.step >= step)
 
 
 def refuse(proxy: FaultyS3) -> None:
@@ -99,6 +106,34 @@ def test_a_run_waits_for_storage_that_is_away(
             come_back(proxy)
             run.finish(driver)
     check(run, unbroken)
+
+
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(LONG_S, marks=pytest.mark.long)]
+)
+def test_workers_that_are_started_while_storage_is_away_wait_for_it(
+    seconds: float, unbroken: ProofRun, tmp_path: Path, s3: S3Server
+) -> None:
+    """A worker is killed during the outage. Nothing else fails: there is no second failure that the run would survive.
+
+    When its successors say that they wait, the retries that every request has are over.
+    """
+    with faulty_s3(s3.endpoint, one_in=0, latency_s=0.0) as proxy:
+        run = in_a_bucket(unbroken, tmp_path, s3, proxy)
+        run.configure(
+            data={"stream": {"object_store_bytes": 1_000_000, "kept_rows": 0, "items_per_segment": 16}},
+            workers={"max_failures": 1},
+        )
+        with run.driver() as driver:
+            await_step(run, driver, STEPS // 2)
+            refuse(proxy)
+            run.training()[0].kill()
+            wait(run, driver, lambda: "workers wait for storage" in run.log.read_text())
+            time.sleep(seconds)
+            assert driver.poll() is None, run.failure(driver)
+            come_back(proxy)
+            run.finish(driver)
+    check(run, unbroken, starts=2)
 
 
 @pytest.mark.slow
