@@ -23,18 +23,33 @@ RUN, CONFIG = "run.json", "config.yaml"
 MODEL = "model"
 LAST, BEST = "last", "best"
 _ENCODER = "encoder."
+_FACTS = ("config", "corpus_id", "global_batch", "total_steps", "versions")
+"""What is read of ``run.json``."""
 
 
 def read_run(run: Location) -> dict[str, Any]:
     """``run.json``: configuration, corpus and versions of a run.
 
     Raises:
-        DataError: if the folder is not a run.
+        DataError: if the folder is not a run, or the file is damaged.
     """
     if not (run / RUN).exists():
         raise DataError(f"{run} is not a run: it has no {RUN}; give the --out folder of `ecgdist pretrain`")
-    content: dict[str, Any] = json.loads((run / RUN).read_bytes())
-    return content
+    try:
+        content = json.loads((run / RUN).read_bytes())
+    except ValueError as error:
+        raise DataError(_damaged(run, f"it is not JSON: {error}")) from error
+    missing = [name for name in _FACTS if name not in content] if isinstance(content, dict) else list(_FACTS)
+    if missing:
+        raise DataError(_damaged(run, f"it lacks {', '.join(missing)}"))
+    return dict(content)
+
+
+def _damaged(run: Location, why: str) -> str:
+    return (
+        f"{run / RUN} is damaged ({why}); put the file back as it was (storage may keep older versions), or begin anew "
+        "in another --out"
+    )
 
 
 def read_plan(run: Location) -> RunPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,9 +18,10 @@ from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.corpus.not_compared import other_corpora
-from ecgdist.errors import ConfigError, DataError, RunStopped
+from ecgdist.errors import ConfigError, DataError, RunStopped, StorageError, TrainingError
 from ecgdist.lease import Lease, is_lease_file
-from ecgdist.pretraining.checkpoint import TrainState
+from ecgdist.patience import patiently
+from ecgdist.pretraining.checkpoint import CheckpointStore, TrainState, step_of
 from ecgdist.pretraining.config import DataConfig, PretrainConfig
 from ecgdist.pretraining.console import Mailbox, ProgressView
 from ecgdist.pretraining.export import CONFIG, MODEL, RUN, export_model, read_run
@@ -99,15 +101,43 @@ def _train(run: Location, plan: RunPlan, console: Console, lease: Lease) -> None
             mailbox.close()
     if stopped is not None:
         raise RunStopped(f"{stopped}; the same command goes on from there")
-    lease.check()
-    (run / MODEL).delete()  # what an interrupted export left is no model, and in the way of one
-    model = export_model(run, run / MODEL)
+    publish = partial(_publish, run, plan.total_steps, lease)
+    model = patiently(publish, tell=lambda error: say(f"WARNING: waiting for storage: {error}"))
     console.print(f"model written to {model}", soft_wrap=True, highlight=False)
 
 
-def _ask_to_stop(run: Location, say: Callable[[str], None], signal_name: str) -> None:
+def _publish(run: Location, total_steps: int, lease: Lease) -> Location:
+    """Write the model of a run whose workers have ended well.
+
+    Raises:
+        TrainingError: if they have not come to its end, or another process has taken over.
+    """
+    lease.check()
+    newest = CheckpointStore(run).names()[-1:]
+    if not newest or step_of(newest[0]) < total_steps:
+        raise TrainingError(
+            f"{run}: its workers ended without a word before step {total_steps} (newest checkpoint: "
+            f"{newest[0] if newest else 'none'}); their logs may say why. The same command goes on from there"
+        )
+    (run / MODEL).delete()  # what an interrupted export left is no model, and in the way of one
+    return export_model(run, run / MODEL)
+
+
+def _ask_to_stop(run: Location, say: Callable[[str], None], signal_name: str) -> threading.Thread:
+    """Ask in another thread: a signal's handler must neither wait for storage nor fail with it."""
     say(f"{signal_name}: saving a checkpoint, then stopping; once more to end at once")
-    ask_to_stop(run, signal_name)
+
+    def ask() -> None:
+        try:
+            patiently(partial(ask_to_stop, run, signal_name))
+        except StorageError as error:
+            say(
+                f"WARNING: workers cannot be told to stop ({error}); {signal_name} once more ends them at once"
+            )
+
+    thread = threading.Thread(target=ask, name="ask to stop", daemon=True)
+    thread.start()
+    return thread
 
 
 def refuse_shared(plan: RunPlan) -> list[str]:
@@ -199,6 +229,8 @@ def claim_run(run: Location, plan: RunPlan) -> None:
         ConfigError: as `check_folder`.
     """
     if check_folder(run, plan):
+        if not (run / CONFIG).exists():  # whoever claimed it was killed just then
+            _write_config(run, read_run(run)["config"])
         return
     content: dict[str, Any] = {
         "config": plan.config.model_dump(mode="json"),
@@ -209,8 +241,12 @@ def claim_run(run: Location, plan: RunPlan) -> None:
         "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
     }
     (run / RUN).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
-    # For `ecgdist pretrain`, to run the same again elsewhere.
-    (run / CONFIG).write_bytes(yaml.safe_dump(content["config"], sort_keys=False).encode())
+    _write_config(run, content["config"])
+
+
+def _write_config(run: Location, config: dict[str, Any]) -> None:
+    """For `ecgdist pretrain`, to run the same again elsewhere."""
+    (run / CONFIG).write_bytes(yaml.safe_dump(config, sort_keys=False).encode())
 
 
 def _state_at_start(run: Location) -> TrainState:

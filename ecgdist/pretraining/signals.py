@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def heeding_signals(stop: Callable[[str], None]) -> Iterator[None]:
+def heeding_signals(stop: Callable[[str], object]) -> Iterator[None]:
     """Call `stop` with the name of the first signal that comes while the block runs; a second one ends the process.
 
     Outside of the main thread, where Python sets no handlers, signals are left to whoever has it.

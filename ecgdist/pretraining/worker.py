@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import ray.train.torch
 from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.patience import patiently
 from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
@@ -57,9 +59,10 @@ def train_worker(job: dict[str, Any]) -> Stopped | None:
         run = Location.of(config.out)
         with (
             Notices(run, group) as notices,
+            worker.metrics_log() as log,
             CheckpointWriter(run, group, config.checkpoint, job["attempt"], job["lease_token"]) as writer,
         ):
-            return worker.run(writer, notices)
+            return worker.run(log, writer, notices)
     except NotFiniteError as error:
         # All ranks are here.
         if group.rank == 0:
@@ -76,10 +79,15 @@ class Worker:
     """One rank of a run."""
 
     def __init__(self, config: PretrainConfig, group: Group, mailbox: Mailbox, scratch: Path) -> None:
-        """Build student, teacher and engine, and restore the newest checkpoint; all ranks together."""
-        self.plan = RunPlan.of(config)
+        """Build student, teacher and engine, and restore the newest checkpoint; all ranks together.
+
+        Storage that is away is waited for: a worker that is started again meanwhile has not failed.
+        """
         self.group, self._mailbox = group, mailbox
-        restored, warnings = CheckpointStore(Location.of(config.out)).restore(scratch, group)
+        self._has_told = False
+        self.plan = patiently(partial(RunPlan.of, config), tell=self._tell_waiting)
+        store = CheckpointStore(Location.of(config.out))
+        restored, warnings = store.restore(scratch, group, self._tell_waiting)
         for warning in warnings:
             self._say(f"WARNING: {warning}")
         self._expected(restored)
@@ -102,10 +110,16 @@ class Worker:
             device,
         )
 
-    def run(self, writer: CheckpointWriter, notices: Notices) -> Stopped | None:
+    def metrics_log(self) -> AbstractContextManager[MetricsLog | None]:
+        """The run's log, for rank 0; the others have none."""
+        if self.group.rank > 0:
+            return nullcontext()
+        where = Location.of(self.plan.config.out)
+        return patiently(partial(MetricsLog, where, self.step), tell=self._tell_waiting)
+
+    def run(self, log: MetricsLog | None, writer: CheckpointWriter, notices: Notices) -> Stopped | None:
         """Train to the last step, or until all ranks agree to stop, reporting and saving on the way."""
         config, plan = self.plan.config, self.plan
-        log = MetricsLog(Location.of(config.out), self.step) if self.group.rank == 0 else None
         peak = peak_learning_rate(config.optimizer, config.encoder, plan.order.global_batch)
         warmup = config.optimizer.warmup_share
         warmup = config.encoder.shape.warmup_share if warmup is None else warmup
@@ -129,8 +143,6 @@ class Worker:
                     break
             writer.wait()
             self._tell_finished(writer)
-        if log is not None:
-            log.close()
         return None if self.step == plan.total_steps else self._stopped(saved, notices)
 
     def _build_engine(self, module: PretrainingModule, restored: Restored | None) -> DeepSpeedEngine:
@@ -201,21 +213,25 @@ class Worker:
             step=self.step, total_steps=self.plan.total_steps, checkpoint=checkpoint, **notice._asdict()
         )
         if self.group.rank == 0 and notice.cause is Cause.ASKED:
-            say_stopped(Location.of(self.plan.config.out), stopped)
+            where = Location.of(self.plan.config.out)
+            patiently(partial(say_stopped, where, stopped), tell=self._tell_waiting)
         return stopped
 
     def _save(self, writer: CheckpointWriter, log: MetricsLog | None, metric: float | None) -> str:
-        """Begin a checkpoint, which is written while training goes on; its name."""
-        if log is not None:
-            log.flush()
+        """Begin a checkpoint, which is written while training goes on, with all rows so far; its name."""
         state = self.plan.state(self.step, self.group.world_size)
-        return writer.save(self.engine, self.teacher, state, metric)
+        return writer.save(self.engine, self.teacher, state, metric, None if log is None else log.write)
 
     def _tell_finished(self, writer: CheckpointWriter) -> None:
         for name in writer.poll():
             self._say(f"saved checkpoint {name}")
         for warning in writer.warnings():
             self._say(f"WARNING: {warning}")
+
+    def _tell_waiting(self, error: BaseException | None) -> None:
+        if not self._has_told:
+            self._has_told = True
+            self._say(f"WARNING: workers wait for storage: {error}")
 
     def _say(self, text: str) -> None:
         if self.group.rank == 0:

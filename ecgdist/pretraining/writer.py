@@ -47,6 +47,7 @@ class _Work:
     state: TrainState
     score: Score | None
     snapshot: Snapshot
+    before_commit: Callable[[], None] | None
 
 
 class CheckpointWriter:
@@ -75,10 +76,10 @@ class CheckpointWriter:
         self._has_told = False
         self._leaving = threading.Event()
         self._saved_at = time.monotonic()
-        self._check_lease()
+        self._patiently(self._check_lease)
         remove_leftovers()
         if group.rank == 0:
-            self._store.collect_unfinished()
+            self._patiently(self._store.collect_unfinished)
 
     @property
     def is_busy(self) -> bool:
@@ -97,6 +98,7 @@ class CheckpointWriter:
         teacher: MomentumTeacher | None,
         state: TrainState,
         metric: float | None = None,
+        before_commit: Callable[[], None] | None = None,
     ) -> str:
         """Begin a checkpoint; all ranks call this together, and may train on when it returns.
 
@@ -104,6 +106,8 @@ class CheckpointWriter:
 
         Args:
             metric: the value of `checkpoint.keep_best.metric`, averaged since the checkpoint before.
+            before_commit: done by rank 0 when all files are there; tried again while storage is away. What it writes is
+                there whenever the checkpoint is.
 
         Returns:
             The checkpoint's name; it is whole when `poll` or `wait` say so.
@@ -122,7 +126,8 @@ class CheckpointWriter:
             else Score(metric=best.metric, mode=best.mode, value=metric)
         )
         self._has_told = False
-        self._uploading = self._thread.submit(self._finish, _Work(name, state, score, snapshot))
+        work = _Work(name, state, score, snapshot, before_commit)
+        self._uploading = self._thread.submit(self._finish, work)
         self._saved_at = time.monotonic()
         return name
 
@@ -188,6 +193,8 @@ class CheckpointWriter:
 
     def _commit(self, work: _Work) -> None:
         files = self._noted_files(self._store.folder(work.name))
+        if work.before_commit is not None:
+            self._patiently(work.before_commit)
 
         def commit() -> None:
             self._check_lease()  # before every try: it may be lost while storage is away

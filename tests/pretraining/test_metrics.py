@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import struct
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tensorboardX.proto import event_pb2
 
+from ecgdist.errors import StorageError
+from ecgdist.pretraining import metrics
 from ecgdist.pretraining.metrics import METRICS, TENSORBOARD, MetricsLog, read_metrics
 from ecgdist.storage import Location
 from tests.conftest import S3Server
@@ -49,6 +53,21 @@ def test_rows_can_be_read_while_the_run_goes_on(tmp_path: Path) -> None:
     log.flush()
     assert losses(run) == {1: 0.5}
     log.close()
+
+
+def test_an_error_ends_a_log_without_waiting_for_storage_and_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    (tmp_path / "scratch").mkdir()
+    run = Location.of(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), MetricsLog(run, 0) as log:
+        log.add({"step": 1, "loss": 1 / 0})
+    assert read_metrics(run) == []
+    with MetricsLog(run, 0) as log:
+        log.add({"step": 1, "loss": 0.5})
+    assert losses(run) == {1: 0.5}
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_going_on_drops_the_rows_of_steps_that_are_trained_again(tmp_path: Path) -> None:
@@ -97,11 +116,27 @@ def test_metrics_go_to_object_storage(s3: S3Server) -> None:
     assert len([name for name in run.list_files() if name.startswith(TENSORBOARD)]) == 2
 
 
+def test_what_will_not_pass_is_said_at_the_next_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_FLUSH_EVERY_S", -1.0)
+    log = MetricsLog(Location.of(tmp_path / "run"), 0)
+    (tmp_path / "run").touch()  # a file, where the folder should be
+
+    def report() -> None:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            log.flush_now_and_then()
+            time.sleep(0.01)
+
+    with pytest.raises(StorageError, match="File exists"):
+        report()
+    log._discard(wait=True)
+
+
 @pytest.mark.s3
 def test_rows_wait_for_storage_that_is_away(
     tmp_path: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Now and then nobody waits for them; before a checkpoint they are waited for."""
+    """Now and then nobody waits for them; at the end they are waited for."""
     run = Location.of(f"s3://ecg/{tmp_path.name}/run")
     with faulty_s3(s3.endpoint, one_in=0, latency_s=0.0) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
@@ -109,7 +144,10 @@ def test_rows_wait_for_storage_that_is_away(
         log.add({"step": 1, "loss": 0.5})
         proxy.draw = lambda method: "reset"  # type: ignore[method-assign]
         log.flush_now_and_then()
-        assert proxy.done["reset"] > 0
+        deadline = time.monotonic() + 60
+        while not proxy.done["reset"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
         coming_back = threading.Timer(1.0, lambda: setattr(proxy, "draw", lambda method: None))
         coming_back.start()
         log.flush()

@@ -19,10 +19,11 @@ import yaml
 
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
-from ecgdist.errors import ConfigError
+from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.lease import LEASE, Lease
 from ecgdist.pretraining.config import PretrainConfig
-from ecgdist.pretraining.job import check_folder, claim_run
+from ecgdist.pretraining.export import CONFIG, RUN
+from ecgdist.pretraining.job import _publish, check_folder, claim_run
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.storage import Location
 from tests.corpus.corpora import made_ecg, row, write_corpus
@@ -100,6 +101,37 @@ def test_a_process_that_was_killed_while_it_took_the_lease_leaves_no_stranger(
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
     with pytest.raises(ConfigError, match="exists and is not a run"):
         check_folder(run, plan(corpus, tmp_path / "run"))
+
+
+def test_a_run_is_published_when_it_has_come_to_its_end_only(corpus: Corpus, tmp_path: Path) -> None:
+    run = Location.of(tmp_path / "run")
+    claim_run(run, plan(corpus, tmp_path / "run"))
+    with Lease.take(run) as lease:
+        with pytest.raises(TrainingError, match=r"before step 9 \(newest checkpoint: none\)"):
+            _publish(run, 9, lease)
+        (run / "checkpoints/step-00000008-dead/checkpoint.json").write_bytes(b"{}")
+        with pytest.raises(TrainingError, match=r"before step 9 .*step-00000008.* same command goes on"):
+            _publish(run, 9, lease)
+        with pytest.raises(DataError, match="step-00000008-dead"):
+            _publish(run, 8, lease)
+
+
+def test_a_start_that_was_killed_is_made_whole(corpus: Corpus, tmp_path: Path) -> None:
+    run = Location.of(tmp_path / "run")
+    claim_run(run, plan(corpus, tmp_path / "run"))
+    before = (run / CONFIG).read_bytes()
+    (run / CONFIG).delete()
+    claim_run(run, plan(corpus, tmp_path / "run"))
+    assert (run / CONFIG).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"config": {}}'])
+def test_a_damaged_note_of_a_run_is_said(corpus: Corpus, tmp_path: Path, content: bytes) -> None:
+    run = Location.of(tmp_path / "run")
+    claim_run(run, plan(corpus, tmp_path / "run"))
+    (run / RUN).write_bytes(content)
+    with pytest.raises(DataError, match=r"run\.json is damaged .* begin anew in another --out"):
+        claim_run(run, plan(corpus, tmp_path / "run"))
 
 
 class Command:

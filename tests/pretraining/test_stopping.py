@@ -18,6 +18,7 @@ from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.jobs import run_of, stop_run
 from ecgdist.lease import Lease
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.job import _ask_to_stop
 from ecgdist.pretraining.notices import Notice, Notices
 from ecgdist.pretraining.stopping import (
     STOP,
@@ -59,6 +60,18 @@ def test_what_was_asked_and_said_is_read_again_and_forgotten_at_the_next_start(t
 def test_a_stop_file_made_by_hand_is_heeded(tmp_path: Path) -> None:
     (tmp_path / STOP).touch()
     assert asked_to_stop(Location.of(tmp_path)) == "stop.json is in its folder"
+
+
+def test_a_signal_asks_and_what_storage_has_against_it_is_said(tmp_path: Path) -> None:
+    """An error in a signal's handler would end the driver, and training with it."""
+    said: list[str] = []
+    _ask_to_stop(Location.of(tmp_path), said.append, "SIGTERM").join()
+    assert asked_to_stop(Location.of(tmp_path)) == "SIGTERM"
+    (tmp_path / "file").touch()
+    _ask_to_stop(Location.of(tmp_path / "file" / "run"), said.append, "SIGINT").join()
+    assert "saving a checkpoint" in said[1]
+    assert "workers cannot be told to stop" in said[2]
+    assert "SIGINT once more ends them" in said[2]
 
 
 def test_rank_0_votes_to_stop_once_the_flag_is_there(tmp_path: Path) -> None:

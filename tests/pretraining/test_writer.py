@@ -169,6 +169,32 @@ def test_a_checkpoint_that_storage_never_takes_is_an_error_and_leaves_nothing_on
     assert [name[:13] for name in found["end"]] == ["step-00000002"], "the next one is saved again"
 
 
+def save_with_rows(where: str) -> dict[str, Any]:
+    """What must be there with the checkpoint is written when training goes on, and before the commit."""
+    run, release = SmallRun(Setting()), threading.Event()
+    seen: list[list[str]] = []
+
+    def write_rows() -> None:
+        release.wait()
+        seen.append(names(where))
+        if len(seen) < 3:
+            raise StorageError("the storage server cannot be reached", may_pass=True)
+
+    with writer_for(where, run.group) as writer:
+        writer.save(run.engine, run.teacher, state_at(1, 1), before_commit=write_rows)
+        run.steps(0, 1)
+        release.set()
+        writer.wait()
+        return {"seen": seen, "end": names(where), "warnings": writer.warnings()}
+
+
+def test_what_belongs_to_a_checkpoint_is_there_before_it_is_whole(processes: GroupOf, tmp_path: Path) -> None:
+    (found,) = processes(1).run(save_with_rows, str(tmp_path))
+    assert found["seen"] == [[], [], []], "tried again while storage is away, and nothing committed before"
+    assert [name[:13] for name in found["end"]] == ["step-00000001"]
+    assert len(found["warnings"]) == 1
+
+
 @contextmanager
 def full_disk(most_bytes: int) -> Iterator[None]:
     """A limit on the size of a file stands in for a disk that is full: the same calls fail."""
