@@ -106,6 +106,7 @@ def test_a_run_leaves_checkpoints_metrics_and_a_model(finished: Run, sample_corp
     assert finished.rows[-1]["loss"] < finished.rows[0]["loss"]
     assert f"step {STEPS}/{STEPS}  loss" in finished.printed
     assert (finished.folder / "tensorboard").is_dir()
+    assert not (finished.folder / "ray").exists(), "Ray Train's own notes are not what a run is resumed from"
     assert json.loads((finished.folder / "run.json").read_text())["corpus_id"] == sample_corpus.corpus_id
 
 
