@@ -100,6 +100,7 @@ class Worker:
             config.engine.micro_batch,
             self.plan.total_steps,
             device,
+            config.augment,
         )
 
     def run(self, writer: CheckpointWriter, notices: Notices) -> Stopped | None:
