@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ _DEEPEST = 30.0
 _VEIL = 0.14  # opacity of the shade over hidden slots
 
 _PAPER, _FINE, _THICK = "#fffafa", "#fbdcdc", "#f2a9a9"
-_INK, _RECONSTRUCTED, _HIDDEN = "#111111", "#0b55c4", "#3f5f8a"
+_INK, _RECONSTRUCTED, _HIDDEN, _BEFORE = "#111111", "#0b55c4", "#3f5f8a", "#4f9be0"
 
 Signal = npt.NDArray[np.floating]
 
@@ -126,6 +127,41 @@ def draw_reconstruction(
     return sheet.figure
 
 
+@dataclass(frozen=True)
+class Change:
+    """One lead before and after something was done to it.
+
+    Attributes:
+        before_mv, after_mv: ``(samples,)`` in millivolt; NaN is not drawn.
+        lead: its name.
+        caption: what was done, written above the strip.
+    """
+
+    before_mv: Signal
+    after_mv: Signal
+    lead: str
+    caption: str = ""
+
+
+def draw_changes(changes: Sequence[Change], rate_hz: float, title: str = "") -> Figure:
+    """Leads one under another, each after a change over what it was before.
+
+    Args:
+        changes: of the same duration.
+        rate_hz: sampling rate.
+        title: text above the traces.
+    """
+    extents = [np.concatenate([change.before_mv, change.after_mv]) for change in changes]
+    sheet = _Sheet(extents, len(changes[0].before_mv) / rate_hz, title)
+    for line, change in enumerate(changes):
+        sheet.trace(line, change.before_mv, rate_hz, _BEFORE)
+        sheet.trace(line, change.after_mv, rate_hz, _INK)
+        sheet.name(line, change.lead, 0.0)
+        sheet.caption(line, change.caption)
+    sheet.legend([("before", _BEFORE, 1.0), ("after", _INK, 1.0)])
+    return sheet.figure
+
+
 def width_mm(figure: Figure) -> float:
     """The width of a figure on paper."""
     return float(figure.get_size_inches()[0] * _MM_PER_INCH)
@@ -181,6 +217,10 @@ class _Sheet:
     def name(self, line: int, lead: str, start_s: float) -> None:
         """Write a lead's name at the top of its strip."""
         self._text(self.left + start_s * MM_PER_S + 1, self.tops[line] - 4, lead, weight="bold")
+
+    def caption(self, line: int, text: str) -> None:
+        """Write a text at the top of a strip, beside the lead's name."""
+        self._text(self.left + 20, self.tops[line] - 4, text)
 
     def divider(self, line: int, at_s: float) -> None:
         """Mark where one lead ends and the next begins."""

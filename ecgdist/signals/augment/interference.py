@@ -184,7 +184,7 @@ class Powerline(Augmentation):
     num_uniform: ClassVar[int] = 3 + NUM_ELECTRODES
 
     name: Literal["powerline"] = "powerline"
-    amplitude_uv: float = Field(default=20.0, ge=0, allow_inf_nan=False)
+    amplitude_uv: float = Field(default=50.0, ge=0, allow_inf_nan=False)
     """No lead gets more, in microvolt."""
     frequencies_hz: tuple[float, ...] = (50.0, 60.0)
     """A record gets one of them."""
