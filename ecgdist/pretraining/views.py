@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ecgdist.signals.augment import Augmentation, Randoms, View
 from ecgdist.signals.augment.choice import stream_keys
@@ -34,6 +33,7 @@ def augment(
         step: global step.
         positions: ``(batch,)`` positions of the rows in the global batch.
     """
+    is_given = True
     for augmentation, key in zip(augmentations, stream_keys(augmentations), strict=True):
         uniform = draws.uniform((stream, *key), step, positions, 1 + augmentation.num_uniform)
         # Decided on the CPU, so that the device does not have to be asked how many rows there are.
@@ -47,14 +47,14 @@ def augment(
             numbers = draws.normal((stream, *key), step, positions[rows], width, device)
             normal = numbers.view(len(rows), augmentation.num_normal, samples)
         randoms = Randoms(torch.from_numpy(uniform[rows, 1:]).to(device), normal)
-        view = _changed(view, torch.from_numpy(rows).to(device), augmentation, rate_hz, randoms)
+        if len(rows) == len(positions):
+            view = augmentation.apply(view, rate_hz, randoms)
+        else:
+            index = torch.from_numpy(rows).to(device)
+            part = augmentation.apply(View(*(values[index] for values in view)), rate_hz, randoms)
+            # Copied once, and then written into: most of the time would go into copies of whole batches.
+            signal_uv = view.signal_uv.clone() if is_given else view.signal_uv
+            signal_uv.index_copy_(0, index, part.signal_uv)
+            view = View(signal_uv, view.valid_samples, view.lead_mask.index_copy(0, index, part.lead_mask))
+        is_given = False
     return view
-
-
-def _changed(view: View, rows: Tensor, augmentation: Augmentation, rate_hz: float, randoms: Randoms) -> View:
-    """The view with some of its rows changed."""
-    if len(rows) == len(view.signal_uv):
-        return augmentation.apply(view, rate_hz, randoms)
-    part = augmentation.apply(View(*(values[rows] for values in view)), rate_hz, randoms)
-    signal_uv = view.signal_uv.index_copy(0, rows, part.signal_uv)
-    return View(signal_uv, view.valid_samples, view.lead_mask.index_copy(0, rows, part.lead_mask))
