@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ecgdist.config import Config
+from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig
+from ecgdist.objectives.hybrid import ObjectiveConfig, check_together
 from ecgdist.preprocessing import DeviceStep
 from ecgdist.signals.augment import AugmentConfig
 from ecgdist.streaming.execution import StreamLimits
@@ -204,6 +205,10 @@ class PretrainConfig(Config):
                 f"workers.{name} = {self.workers.most} is more than data.lanes = {self.data.lanes}: "
                 "every worker needs a lane"
             )
+        try:
+            check_together(self.encoder, self.objective)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         best, weights = self.checkpoint.keep_best, self.objective
         absent = {
             "reconstruction": weights.generative.weight == 0,

@@ -94,12 +94,13 @@ def draw_reconstruction(
 ) -> Figure:
     """A model's reconstruction over the original, one lead under another.
 
-    The reconstruction is drawn in the hidden time slots only: elsewhere it is not trained and means nothing.
+    The reconstruction is drawn where the signal was hidden only: elsewhere it is not trained and means nothing.
 
     Args:
         original_mv: ``(leads, samples)`` in millivolt, as the model sees it (filtered), scaled back.
         reconstruction_mv: ``(leads, samples)`` in millivolt.
-        hidden: ``(samples,)``, True where the model was not shown the signal.
+        hidden: ``(samples,)``, or ``(leads, samples)`` where leads differ, True where the model was not shown
+            the signal.
         rate_hz: sampling rate.
         leads: the name of each row.
         show: the leads to draw.
@@ -109,12 +110,16 @@ def draw_reconstruction(
         DataError: if a lead to draw is missing.
     """
     chosen = [_row(leads, lead) for lead in show]
-    guess = np.where(hidden, reconstruction_mv[chosen], np.nan)
+    unseen = np.broadcast_to(hidden, original_mv.shape)[chosen]
+    guess = np.where(unseen, reconstruction_mv[chosen], np.nan)
     extents = [np.concatenate([original_mv[row], guess[i]]) for i, row in enumerate(chosen)]
     sheet = _Sheet(extents, original_mv.shape[1] / rate_hz, title)
-    sheet.shade(hidden, rate_hz)
+    if hidden.ndim == 1:
+        sheet.shade(hidden, rate_hz)
     for line, row in enumerate(chosen):
         sheet.trace(line, original_mv[row], rate_hz, _INK)
+        if hidden.ndim == 2:
+            sheet.shade(unseen[line], rate_hz, line)
         sheet.trace(line, guess[line], rate_hz, _RECONSTRUCTED)
         sheet.name(line, show[line], 0.0)
     sheet.legend(
@@ -228,14 +233,15 @@ class _Sheet:
         y = self.baselines[line]
         self.axes.plot([x, x], [y - 3, y + 3], color=_INK, linewidth=0.7)
 
-    def shade(self, hidden: npt.NDArray[np.bool_], rate_hz: float) -> None:
-        """Shade the time slots where `hidden` is True, over all strips."""
+    def shade(self, hidden: npt.NDArray[np.bool_], rate_hz: float, line: int | None = None) -> None:
+        """Shade the time slots where `hidden` is True, over one strip or, without `line`, over all."""
+        edges = [*self.tops, _MARGIN]
+        top, bottom = (self.height - _HEADER, _MARGIN) if line is None else (edges[line], edges[line + 1])
         changes = np.flatnonzero(np.diff(np.concatenate([[False], hidden, [False]]).astype(np.int8)))
         for start, stop in changes.reshape(-1, 2).tolist():
             x, width = (self.left + start / rate_hz * MM_PER_S, (stop - start) / rate_hz * MM_PER_S)
-            height = self.height - _HEADER - _MARGIN
             self.axes.add_patch(
-                Rectangle((x, _MARGIN), width, height, color=_HIDDEN, alpha=_VEIL, linewidth=0)
+                Rectangle((x, bottom), width, top - bottom, color=_HIDDEN, alpha=_VEIL, linewidth=0)
             )
 
     def legend(self, entries: Sequence[tuple[str, str, float]]) -> None:

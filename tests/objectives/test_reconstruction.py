@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ecgdist.models.layout import Layout
 from ecgdist.models.patches import token_valid
 from ecgdist.objectives.masking import random_mask
 from ecgdist.objectives.reconstruction import (
@@ -14,6 +15,7 @@ from ecgdist.objectives.reconstruction import (
 from tests.models.batches import PATCH, TOKENS, ragged, windows
 
 ALL_LEADS = torch.ones(1, 12, dtype=torch.bool)
+TIME = Layout("time", PATCH)
 
 
 def slow_sums(
@@ -33,6 +35,10 @@ def slow_sums(
     return error, count
 
 
+def targets_of(signal: Tensor, lead_mask: Tensor, layout: Layout = TIME) -> PatchTargets:
+    return patch_targets(signal, torch.full((len(signal),), signal.shape[2]), lead_mask, layout)
+
+
 def masked_batch() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Signal (one patch of row 3 flat), lead mask, hidden, row weight (row 4 fills) and a prediction."""
     signal, valid_samples, lead_mask = ragged(5)
@@ -47,8 +53,8 @@ def masked_batch() -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 def test_sums_equal_a_loop_over_patches() -> None:
     signal, lead_mask, hidden, row_weight, prediction = masked_batch()
-    targets = patch_targets(signal, lead_mask, PATCH)
-    error, count = reconstruction_sums(prediction, targets, lead_mask, hidden, row_weight)
+    targets = targets_of(signal, lead_mask)
+    error, count = reconstruction_sums(prediction, targets, hidden, row_weight)
     slow_error, slow_count = slow_sums(prediction, signal, lead_mask, hidden, row_weight)
     assert error.item() == pytest.approx(slow_error, rel=1e-5)
     assert count.item() == slow_count
@@ -57,7 +63,7 @@ def test_sums_equal_a_loop_over_patches() -> None:
 
 def test_targets_have_mean_zero_and_variance_one_over_present_leads() -> None:
     signal, _, lead_mask = ragged(5)
-    targets = patch_targets(signal, lead_mask, PATCH)
+    targets = targets_of(signal, lead_mask)
     for row in (0, 2):
         values = targets.values[row, 3][lead_mask[row]]
         assert values.mean().item() == pytest.approx(0, abs=1e-5)
@@ -67,23 +73,21 @@ def test_targets_have_mean_zero_and_variance_one_over_present_leads() -> None:
 
 def test_predicting_the_target_costs_nothing() -> None:
     signal, lead_mask, hidden, row_weight, _ = masked_batch()
-    targets = patch_targets(signal, lead_mask, PATCH)
-    error, _ = reconstruction_sums(targets.values.flatten(2), targets, lead_mask, hidden, row_weight)
+    targets = targets_of(signal, lead_mask)
+    error, _ = reconstruction_sums(targets.values.flatten(2), targets, hidden, row_weight)
     assert error == 0
 
 
 def test_the_scale_and_offset_of_a_record_do_not_matter() -> None:
     signal = windows(1)
-    plain = patch_targets(signal, ALL_LEADS, PATCH).values
-    torch.testing.assert_close(
-        patch_targets(3 * signal + 2, ALL_LEADS, PATCH).values, plain, atol=1e-4, rtol=1e-4
-    )
+    plain = targets_of(signal, ALL_LEADS).values
+    torch.testing.assert_close(targets_of(3 * signal + 2, ALL_LEADS).values, plain, atol=1e-4, rtol=1e-4)
 
 
 def test_a_constant_lead_beside_others_is_part_of_the_target() -> None:
     signal = windows(1)
     signal[:, 4] = 0.3
-    targets = patch_targets(signal, ALL_LEADS, PATCH)
+    targets = targets_of(signal, ALL_LEADS)
     assert targets.values.isfinite().all()
     assert (targets.variance > FLAT_VARIANCE).all()
 
@@ -94,8 +98,8 @@ def test_nothing_to_reconstruct_counts_nothing(case: str) -> None:
     lead_mask = ALL_LEADS & (case != "no leads")
     hidden = torch.full((1, TOKENS), case != "all visible")
     row_weight = torch.tensor([0.0 if case == "only fills" else 1.0])
-    targets = patch_targets(signal, lead_mask, PATCH)
-    sums = reconstruction_sums(torch.ones(1, TOKENS, 12 * PATCH), targets, lead_mask, hidden, row_weight)
+    targets = targets_of(signal, lead_mask)
+    sums = reconstruction_sums(torch.ones(1, TOKENS, 12 * PATCH), targets, hidden, row_weight)
     assert [part.item() for part in sums] == [0, 0]
 
 
@@ -105,16 +109,16 @@ def test_the_count_without_a_model_is_the_count_of_the_loss() -> None:
     noise = torch.rand(5, TOKENS, generator=torch.Generator().manual_seed(1))
     row_weight = torch.tensor([1.0, 1, 1, 1, 0])
     _, _, hidden = random_mask(noise, token_valid(valid_samples, TOKENS, PATCH), 0.75)
-    targets = patch_targets(signal, lead_mask, PATCH)
-    _, count = reconstruction_sums(torch.zeros(5, TOKENS, 12 * PATCH), targets, lead_mask, hidden, row_weight)
+    targets = targets_of(signal, lead_mask)
+    _, count = reconstruction_sums(torch.zeros(5, TOKENS, 12 * PATCH), targets, hidden, row_weight)
     assert count_tokens(signal, valid_samples, lead_mask, noise, row_weight, PATCH, 0.75) == count
     assert count == 9 + 6 + 9
 
 
 def test_bfloat16_predictions_are_summed_in_float32() -> None:
     signal, lead_mask, hidden, row_weight, prediction = masked_batch()
-    targets = patch_targets(signal.bfloat16(), lead_mask, PATCH)
-    error, _ = reconstruction_sums(prediction.bfloat16(), targets, lead_mask, hidden, row_weight)
+    targets = targets_of(signal.bfloat16(), lead_mask)
+    error, _ = reconstruction_sums(prediction.bfloat16(), targets, hidden, row_weight)
     assert targets.values.dtype == error.dtype == torch.float32
 
 
@@ -123,9 +127,9 @@ def test_gradient_is_the_derivative() -> None:
     signal = torch.randn(2, 12, 8, generator=draw, dtype=torch.float64)
     lead_mask = torch.ones(2, 12, dtype=torch.bool)
     lead_mask[1, 3:] = False
-    targets: PatchTargets = patch_targets(signal, lead_mask, 4)
+    targets: PatchTargets = targets_of(signal, lead_mask, Layout("time", 4))
     hidden = torch.tensor([[True, False], [True, True]])
     prediction = torch.randn(2, 2, 48, generator=draw, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
-        lambda guess: reconstruction_sums(guess, targets, lead_mask, hidden, torch.ones(2))[0], (prediction,)
+        lambda guess: reconstruction_sums(guess, targets, hidden, torch.ones(2))[0], (prediction,)
     )
