@@ -51,7 +51,9 @@ def augment(
             view = augmentation.apply(view, rate_hz, randoms)
         else:
             index = torch.from_numpy(rows).to(device)
-            part = augmentation.apply(View(*(values[index] for values in view)), rate_hz, randoms)
+            part = augmentation.apply(
+                View(*(values.index_select(0, index) for values in view)), rate_hz, randoms
+            )
             # Copied once, and then written into: most of the time would go into copies of whole batches.
             signal_uv = view.signal_uv.clone() if is_given else view.signal_uv
             signal_uv.index_copy_(0, index, part.signal_uv)

@@ -52,8 +52,13 @@ def _standardise_rows(signal_uv: Tensor, inside: Tensor) -> Tensor:
         """Of values that are 0 where not `inside`."""
         return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True) / count
 
-    outside = ~inside
-    exact = signal_uv.double().masked_fill_(outside, 0)
-    centred = exact.sub_(mean(exact)).masked_fill_(outside, 0)
+    if signal_uv.device.type == "cpu" and bool(inside.all()):
+        # As nearly always. A GPU is not asked: it would have to finish what it does first.
+        centred = signal_uv.to(torch.float64, copy=True)
+        centred.sub_(mean(centred))
+    else:
+        outside = ~inside
+        centred = signal_uv.to(torch.float64, copy=True).masked_fill_(outside, 0)
+        centred.sub_(mean(centred)).masked_fill_(outside, 0)
     std = mean(centred.square()).sqrt()
     return centred.div_(std.clamp(min=MIN_STD_UV))

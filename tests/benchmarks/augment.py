@@ -261,8 +261,8 @@ def main() -> None:
         f"Both views of {ROWS} ECGs of 12 x {PRE.num_samples:,} samples, float32 out, on the CPU: band-pass, two "
         f"windows of {PRE.window_samples:,}, augmentations, scaling. *Everything* is all {len(AUGMENTATIONS)} "
         "augmentations on both views at their defaults (each on half of the ECGs, leads dropped from all). Per "
-        "record: `sosfiltfilt` with the same continuation and numpy, in one process; its views equal ours. As published: each "
-        "crop is filtered by itself, high-pass, then low-pass, with scipy's short continuation. "
+        "record: `sosfiltfilt` with the same continuation and numpy, in one process; its views equal ours. As "
+        "published: each crop is filtered by itself, high-pass, then low-pass, with scipy's short continuation. "
         f"Milliseconds; {arguments.repeats} repeats, all ways in turn; ratios within a repeat.",
         table(
             ["torch threads", "augmentations", "batched", "per record", "ratio", "as published", "ratio"],

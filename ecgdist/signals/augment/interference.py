@@ -85,7 +85,8 @@ def baseline_wander(
     phase = share[:, 1 + _NUM_WAVES : 1 + 2 * _NUM_WAVES]
     time_s = torch.arange(view.signal_uv.shape[-1], device=share.device) / rate_hz
     turns = frequency_hz[:, :, None] * time_s.double() + phase[:, :, None]
-    wave = (2 * math.pi * turns).sin().mean(dim=1)
+    # Of a fraction of a turn, float32 has enough digits, and its sine is four times faster.
+    wave = turns.frac_().float().mul_(2 * math.pi).sin_().mean(dim=1)
     return _add_wave(view, wave, amplitude_uv * share[:, :1], share[:, 1 + 2 * _NUM_WAVES :])
 
 

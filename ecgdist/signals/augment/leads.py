@@ -30,7 +30,7 @@ def lead_drop(view: View, lead_p: float, uniform: Tensor) -> View:
     rank = uniform.masked_fill(~view.lead_mask, -1.0)
     spared = rank == rank.amax(dim=1, keepdim=True)
     kept = view.lead_mask & ((uniform >= lead_p) | spared)
-    return view._replace(signal_uv=view.signal_uv.masked_fill(~kept[:, :, None], 0), lead_mask=kept)
+    return view._replace(signal_uv=view.signal_uv * kept[:, :, None].float(), lead_mask=kept)
 
 
 def amplitude_scale(view: View, change: float, uniform: Tensor) -> View:

@@ -63,8 +63,8 @@ def time_out(view: View, rate_hz: float, longest_s: float, uniform: Tensor) -> V
     length = (share[:, 0] * longest).round().long().minimum(view.valid_samples)
     start = (share[:, 1] * (view.valid_samples - length + 1)).long()
     time = torch.arange(view.signal_uv.shape[-1], device=view.signal_uv.device)
-    silent = (time >= start[:, None]) & (time < (start + length)[:, None])
-    return view._replace(signal_uv=view.signal_uv.masked_fill(silent[:, None], 0))
+    heard = (time < start[:, None]) | (time >= (start + length)[:, None])
+    return view._replace(signal_uv=view.signal_uv * heard[:, None].float())
 
 
 def time_shift(view: View, rate_hz: float, longest_s: float, uniform: Tensor) -> View:
@@ -81,7 +81,7 @@ def time_shift(view: View, rate_hz: float, longest_s: float, uniform: Tensor) ->
     source = time - shift
     inside = (source >= 0) & (source < view.valid_samples[:, None]) & view.in_time[:, 0]
     index = source.clamp(0, view.signal_uv.shape[-1] - 1)[:, None].expand(view.signal_uv.shape)
-    return view._replace(signal_uv=view.signal_uv.gather(-1, index).masked_fill(~inside[:, None], 0))
+    return view._replace(signal_uv=view.signal_uv.gather(-1, index).mul_(inside[:, None].float()))
 
 
 class ResizedCrop(Augmentation):

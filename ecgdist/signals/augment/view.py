@@ -16,7 +16,7 @@ class View(NamedTuple):
     """Windows of a batch of ECGs, after the band-pass and before scaling, on whatever device they are.
 
     Attributes:
-        signal_uv: ``(batch, 12, samples)`` float32 microvolt; zero in missing leads and padding.
+        signal_uv: ``(batch, 12, samples)`` float32 microvolt, finite; zero in missing leads and padding.
         valid_samples: ``(batch,)`` int64; samples from here on are padding.
         lead_mask: ``(batch, 12)`` bool, True where a lead is present.
     """
