@@ -1,18 +1,24 @@
+import re
+
 import pytest
 import torch
 from torch import Tensor
 
+from ecgdist.config import build
+from ecgdist.errors import ConfigError, TrainingError
 from ecgdist.models.layout import Layout
 from ecgdist.models.patches import token_valid
 from ecgdist.objectives.masking import random_mask
 from ecgdist.objectives.reconstruction import (
     FLAT_VARIANCE,
+    GenerativeConfig,
+    Masking,
     PatchTargets,
     count_tokens,
     patch_targets,
     reconstruction_sums,
 )
-from tests.models.batches import PATCH, TOKENS, ragged, windows
+from tests.models.batches import PATCH, TOKENS, VIT_CASES, WINDOW, ragged, windows
 
 ALL_LEADS = torch.ones(1, 12, dtype=torch.bool)
 TIME = Layout("time", PATCH)
@@ -133,3 +139,70 @@ def test_gradient_is_the_derivative() -> None:
     assert torch.autograd.gradcheck(
         lambda guess: reconstruction_sums(guess, targets, hidden, torch.ones(2))[0], (prediction,)
     )
+
+
+def slow_layout_sums(
+    prediction: Tensor, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor, hidden: Tensor, tokens: str
+) -> tuple[float, float]:
+    """The same as `slow_sums` where a token is of one lead."""
+    length = WINDOW if tokens == "lead" else PATCH
+    per_lead = WINDOW // length
+    error, count = 0.0, 0.0
+    for row in range(len(signal)):
+        for token in range(hidden.shape[1]):
+            lead, start = token // per_lead, token % per_lead * length
+            stop = min(start + length, int(valid_samples[row]))
+            samples = signal[row, lead, start:stop].double()
+            if not hidden[row, token] or not lead_mask[row, lead] or samples.var() < FLAT_VARIANCE:
+                continue
+            target = (samples - samples.mean()) / (samples.var() + 1e-6).sqrt()
+            error += (prediction[row, token, : stop - start].double() - target).square().mean().item()
+            count += 1
+    return error, count
+
+
+@pytest.mark.parametrize("tokens", ["lead", "lead_time"])
+def test_sums_of_single_leads_equal_a_loop_over_patches(tokens: str) -> None:
+    layout = VIT_CASES[f"vit, {tokens}"].layout
+    signal, valid_samples, lead_mask = ragged(5)
+    signal[3, 4] = 0.3  # a flat lead
+    signal[3, 5, : 3 * PATCH] = 0  # a lead that is flat for a while
+    signal[1, :, valid_samples[1] :] = 7  # padding that is no zero
+    count = layout.num_tokens(WINDOW)
+    draw = torch.Generator().manual_seed(1)
+    valid = layout.token_valid(valid_samples, lead_mask, count)
+    _, _, hidden = random_mask(torch.rand(5, count, generator=draw), valid, 0.75)
+    prediction = torch.randn(5, count, layout.patch_samples, generator=draw)
+    targets = patch_targets(signal, valid_samples, lead_mask, layout)
+    error, num = reconstruction_sums(prediction, targets, hidden, torch.ones(5))
+    slow_error, slow_num = slow_layout_sums(prediction, signal, valid_samples, lead_mask, hidden, tokens)
+    assert error.item() == pytest.approx(slow_error, rel=1e-5)
+    assert num.item() == slow_num
+    assert 0 < slow_num < hidden.sum()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "values", "said"),
+    [
+        ("time", {"mask": "per_lead"}, "mask = per_lead needs encoder.tokens = lead_time, not time"),
+        ("lead", {"mask": "per_lead"}, "not lead:"),
+        ("time", {"group_limb_leads": True}, "group_limb_leads needs encoder.tokens = lead, not time"),
+        ("lead_time", {"group_limb_leads": True}, "not lead_time"),
+    ],
+)
+def test_a_mask_that_the_tokens_cannot_have_is_refused(
+    tokens: str, values: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        Masking(VIT_CASES[f"vit, {tokens}"], build(GenerativeConfig, values), 0.75)
+
+
+def test_two_masks_at_once_are_refused() -> None:
+    with pytest.raises(ConfigError, match="choose one of them"):
+        build(GenerativeConfig, {"mask": "per_lead", "group_limb_leads": True})
+
+
+def test_noise_for_other_tokens_is_refused() -> None:
+    signal, valid_samples, lead_mask = ragged(5)
+    with pytest.raises(TrainingError, match="noise is for 144 tokens and patches of all leads are 12"):
+        count_tokens(signal, valid_samples, lead_mask, torch.rand(5, 144), torch.ones(5), PATCH, 0.75)
