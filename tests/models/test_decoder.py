@@ -98,3 +98,13 @@ def test_all_leads_are_decoded_by_the_same_weights() -> None:
     predicted = decoder(tokens, kept, used, valid).reshape(12, TOKENS, PATCH)
     torch.testing.assert_close(predicted[3], predicted[0])
     assert not torch.allclose(predicted[7], predicted[0], atol=1e-3)
+
+
+def test_the_gradient_of_a_leadwise_decoder_is_the_derivative() -> None:
+    decoder, tokens, kept, valid = leadwise()
+    decoder.double()
+    used = torch.ones(1, 9, dtype=torch.bool)
+    given = tokens.double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: decoder(x, kept, used, valid).square(), (given,), fast_mode=True
+    )

@@ -213,3 +213,17 @@ def test_a_short_whole_lead_is_encoded_without_its_padding() -> None:
     encoder, (signal, valid_samples, lead_mask) = encoder_of(VIT_CASES["vit, lead"]), ragged(4)
     shorter = encoder(signal, valid_samples - 30, lead_mask)
     assert not torch.allclose(encoder(signal, valid_samples, lead_mask)[1], shorter[1], atol=1e-3)
+
+
+def test_the_gradient_of_the_lead_embedding_is_the_derivative() -> None:
+    encoder = encoder_of(VIT_CASES["vit, lead_time"]).double()
+    signal, valid_samples, lead_mask = ragged(3)
+    kept = torch.tensor([[3, 14, 100]]).expand(3, -1)
+    assert encoder.lead_embedding is not None
+    weight = encoder.lead_embedding.weight.detach().clone().requires_grad_()
+
+    def run(weight: Tensor) -> Tensor:
+        inputs = (signal.double(), valid_samples, lead_mask, kept)
+        return torch.func.functional_call(encoder, {"lead_embedding.weight": weight}, inputs)
+
+    assert torch.autograd.gradcheck(run, (weight,), fast_mode=True)
