@@ -69,7 +69,7 @@ def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
     learned = build(ObjectiveConfig, origin.settings["objective"], "settings of the run")
     objective = json.dumps(origin.settings["objective"], indent=1)
     band = f"high-pass {_hertz(pre.device.highpass_hz)}, low-pass {_hertz(pre.device.lowpass_hz)}"
-    return f"""# ECG encoder ({config.encoder.size})
+    return f"""# ECG encoder ({config.encoder.kind}, {config.encoder.size})
 
 Pretrained with `ecgdist` by {learned.arm}, after Song et al., arXiv 2407.07110;
 every value is our own.

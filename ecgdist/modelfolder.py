@@ -30,7 +30,8 @@ from ecgdist.config import build
 from ecgdist.corpus.schema import plain_bytes, read_plain
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import FORMAT_VERSION, ModelConfig, model_card
-from ecgdist.models.vit import VitEncoder
+from ecgdist.models.encoders import build_encoder
+from ecgdist.models.interface import Encoder
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 from ecgdist.storage import Location
@@ -62,7 +63,7 @@ class Model:
     def __init__(
         self,
         config: ModelConfig,
-        encoder: VitEncoder,
+        encoder: Encoder,
         model_hash: str,
         patients: frozenset[str] = frozenset(),
         waveforms: Fingerprints = _NO_FINGERPRINTS,
@@ -146,7 +147,7 @@ class Model:
         """The same model with fresh weights: the control that a pretrained one must beat."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            encoder = VitEncoder(self.config.encoder)
+            encoder = build_encoder(self.config.encoder)
         return Model(self.config, encoder, f"untrained, seed {seed}")
 
 
@@ -160,14 +161,14 @@ def save_model(
     """Write a model folder; ``config.json`` comes last, so that a half-written folder is none.
 
     Args:
-        weights: the encoder's, named as in `VitEncoder`.
+        weights: the encoder's, named as in its class.
         patients: hashed keys of the patients trained on.
         waveforms: ``(n, FINGERPRINT_BYTES)`` fingerprints of the ECGs trained on.
 
     Raises:
         DataError: if `weights` do not fit the encoder of `config`.
     """
-    _strict(VitEncoder(config.encoder), weights, str(where))
+    _strict(build_encoder(config.encoder), weights, str(where))
     with tempfile.TemporaryDirectory(prefix="ecgdist-model-") as temporary:
         path = Path(temporary) / WEIGHTS
         save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path)
@@ -202,7 +203,7 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
         weights = load_tensors(content)
     except SafetensorError as error:
         raise DataError(f"{folder / WEIGHTS} is damaged: {error}") from error
-    encoder = VitEncoder(config.encoder)
+    encoder = build_encoder(config.encoder)
     _strict(encoder, weights, str(folder))
     encoder.load_state_dict(weights, strict=True)
     # Checked too: an evaluation proves by these lists that it tests on nothing that the model has seen.
@@ -264,7 +265,7 @@ def _checked(path: Location, sha256: str) -> bytes:
     return content
 
 
-def _strict(encoder: VitEncoder, weights: dict[str, Tensor], origin: str) -> None:
+def _strict(encoder: Encoder, weights: dict[str, Tensor], origin: str) -> None:
     own = encoder.state_dict()
     missing, extra = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     if missing or extra:

@@ -290,13 +290,34 @@ class Preprocessing(Config):
             ``(batch, 12, window_samples)`` float32, zero in missing leads and padding; and ``(batch,)``
             int64, the valid samples of each window.
         """
-        cut = cut_windows(filtered, start, self.window_samples)
+        cut, valid = self.cut(filtered, start, valid_samples)
+        return self.scale(cut, valid, lead_mask), valid
+
+    @torch.no_grad()
+    def cut(self, filtered: Tensor, start: Tensor, valid_samples: Tensor) -> tuple[Tensor, Tensor]:
+        """The first half of `window`, without scaling.
+
+        Returns:
+            ``(batch, 12, window_samples)`` float32 microvolt, and ``(batch,)`` int64, the valid samples of each
+            window.
+        """
         valid = (valid_samples.to(torch.int64) - start).clamp(0, self.window_samples)
-        in_time = torch.arange(self.window_samples, device=filtered.device) < valid[:, None]
+        return cut_windows(filtered, start, self.window_samples), valid
+
+    @torch.no_grad()
+    def scale(self, cut: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
+        """The second half of `window`.
+
+        Args:
+            cut: ``(batch, 12, window_samples)`` microvolt.
+            valid_samples: ``(batch,)`` int64, of the windows.
+            lead_mask: ``(batch, 12)`` bool.
+        """
+        in_time = torch.arange(self.window_samples, device=cut.device) < valid_samples[:, None]
         inside = in_time[:, None] & lead_mask[:, :, None]
         if self.device.scaling == "none":
-            return torch.where(inside, cut / 1000, 0.0), valid
-        return standardise(cut, inside), valid
+            return torch.where(inside, cut / 1000, 0.0)
+        return standardise(cut, inside)
 
     def inputs(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Model input for evaluation, the windows of `window_starts`; average the embeddings over them.

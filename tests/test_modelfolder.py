@@ -20,6 +20,7 @@ from ecgdist.errors import DataError, RecordRefused
 from ecgdist.modelcard import ModelConfig, Provenance
 from ecgdist.modelfolder import CARD, CONFIG, PATIENTS, WAVEFORMS, WEIGHTS, Model, load, save_model
 from ecgdist.models.config import EncoderConfig
+from ecgdist.models.encoders import build_encoder
 from ecgdist.models.vit import VitEncoder
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
@@ -307,6 +308,36 @@ def test_the_untrained_control_depends_on_its_seed_alone(
     np.testing.assert_array_equal(embedded, model.embed(ecg_mv, RATE_HZ, STANDARD_LEADS))
     assert control.patients == frozenset()
     assert control.model_hash == "untrained, seed 3"
+
+
+@pytest.mark.parametrize(
+    "encoder",
+    [
+        {"tokens": "lead", "patch_samples": 2250, "stem": "linear"},
+        {"tokens": "lead_time"},
+        {"kind": "xresnet"},
+        {"kind": "s4d"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_encoder_is_saved_loaded_and_embeds(
+    tmp_path: Path, ecg_mv: npt.NDArray[np.float64], encoder: dict[str, object]
+) -> None:
+    config = model_config(encoder={"size": "tiny"} | encoder)
+    torch.manual_seed(3)
+    built = build_encoder(config.encoder)
+    save_model(Location.of(tmp_path / "model"), config, built.state_dict(), PATIENT_KEYS, PRINTS)
+    model = ecgdist.load(tmp_path / "model")
+    assert type(model.encoder) is type(built)
+    embedded = model.embed(ecg_mv, RATE_HZ, STANDARD_LEADS)
+    assert embedded.shape == (built.dim,)
+    expected = Model(config, built, "in memory").embed(ecg_mv, RATE_HZ, STANDARD_LEADS)
+    np.testing.assert_array_equal(embedded, expected)
+    np.testing.assert_array_equal(embedded, model.untrained(3).embed(ecg_mv, RATE_HZ, STANDARD_LEADS))
+    one_lead = model.embed(ecg_mv[1:2], RATE_HZ, ["II"])
+    assert np.isfinite(one_lead).all()
+    assert not np.array_equal(one_lead, embedded)
+    assert f"# ECG encoder ({config.encoder.kind}, tiny)" in (tmp_path / "model" / CARD).read_text()
 
 
 @pytest.mark.s3

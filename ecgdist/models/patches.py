@@ -26,6 +26,19 @@ def num_tokens(window_samples: int, patch_samples: int) -> int:
     return count
 
 
+def check_leads(signal: Tensor) -> None:
+    """Check that a model input has the shape ``(batch, 12, samples)``.
+
+    Raises:
+        DataError: if not.
+    """
+    if signal.ndim != 3 or signal.shape[1] != NUM_LEADS:
+        raise DataError(
+            f"a model input has the shape (batch, {NUM_LEADS}, samples), this one has {tuple(signal.shape)}; "
+            "arrange the leads first and put zeros for missing ones"
+        )
+
+
 def patchify(signal: Tensor, patch_samples: int) -> Tensor:
     """Cut a window into consecutive patches: ``(batch, 12, samples)`` -> ``(batch, tokens, 12, patch)``.
 
@@ -33,11 +46,7 @@ def patchify(signal: Tensor, patch_samples: int) -> Tensor:
         ConfigError: if the window is not a whole number of patches.
         DataError: if the signal does not have 12 leads.
     """
-    if signal.ndim != 3 or signal.shape[1] != NUM_LEADS:
-        raise DataError(
-            f"a model input has the shape (batch, {NUM_LEADS}, samples), this one has {tuple(signal.shape)}; "
-            "arrange the leads first and put zeros for missing ones"
-        )
+    check_leads(signal)
     num_tokens(signal.shape[2], patch_samples)
     return rearrange(signal, "b l (n p) -> b n l p", p=patch_samples)
 

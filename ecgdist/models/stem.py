@@ -6,22 +6,21 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ecgdist.models.config import EncoderConfig
+from ecgdist.models.config import SIZES, EncoderConfig
 from ecgdist.models.patches import dtype_of
-from ecgdist.record import NUM_LEADS
 
 
 class ConvStem(nn.Module):
     """Three convolutions over the time of one patch, then a linear map of all that they found.
 
-    The first layer mixes the leads at full rate, the next two halve the rate each. Zeros stand beyond the
+    The first layer mixes a token's leads at full rate, the next two halve the rate each. Zeros stand beyond the
     patch's own borders.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        channels = config.shape.stem_channels
-        self.mix = nn.Conv1d(NUM_LEADS, channels, kernel_size=7, padding=3)
+        channels = SIZES[config.size].stem_channels
+        self.mix = nn.Conv1d(config.layout.rows, channels, kernel_size=7, padding=3)
         self.halve = nn.Conv1d(channels, 2 * channels, kernel_size=5, stride=2, padding=2)
         self.quarter = nn.Conv1d(2 * channels, 2 * channels, kernel_size=5, stride=2, padding=2)
         features = 2 * channels * _halved(_halved(config.patch_samples))
@@ -29,7 +28,7 @@ class ConvStem(nn.Module):
         self.project = nn.Linear(features, config.shape.width)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """``(batch, tokens, 12, patch)`` -> ``(batch, tokens, dim)``."""
+        """``(batch, tokens, rows, patch)`` -> ``(batch, tokens, dim)``."""
         batch = len(patches)
         x = rearrange(patches, "b n l p -> (b n) l p").to(dtype_of(self))
         x = F.gelu(self.mix(x))
@@ -45,13 +44,13 @@ class LinearStem(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        values = NUM_LEADS * config.patch_samples
+        values = config.layout.rows * config.patch_samples
         self.norm_in = nn.LayerNorm(values)
         self.project = nn.Linear(values, config.shape.width)
         self.norm_out = nn.LayerNorm(config.shape.width)
 
     def forward(self, patches: Tensor) -> Tensor:
-        """``(batch, tokens, 12, patch)`` -> ``(batch, tokens, dim)``."""
+        """``(batch, tokens, rows, patch)`` -> ``(batch, tokens, dim)``."""
         x = rearrange(patches, "b n l p -> b n (l p)").to(dtype_of(self))
         tokens: Tensor = self.norm_out(self.project(self.norm_in(x)))
         return tokens

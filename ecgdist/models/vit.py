@@ -1,35 +1,56 @@
-"""The encoder: patches of an ECG window to tokens, encoding only the patches that are kept."""
+"""The vision transformer: patches of an ECG window to tokens, encoding only the patches that are kept."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from ecgdist.models.config import EncoderConfig
-from ecgdist.models.patches import gather_tokens, patchify, pool, sincos_positions, token_valid
+from ecgdist.models.config import SIZES, EncoderConfig
+from ecgdist.models.interface import Encoder
+from ecgdist.models.patches import gather_tokens
 from ecgdist.models.stem import STEMS
 from ecgdist.models.transformer import Transformer, initialise
 
 
-class VitEncoder(nn.Module):
-    """Vision transformer (Dosovitskiy et al. 2021) over the time of an ECG: a token is a patch of all leads.
+class VitEncoder(Encoder):
+    """Vision transformer (Dosovitskiy et al. 2021) over the tokens of a `Layout`.
 
-    Kept patches are picked before anything is computed, so hidden samples touch no token. Padded patches (see
-    `token_valid`) and missing leads are set to zero on the way in, whatever they hold. The window may be any
-    whole number of patches.
+    Kept patches are picked before anything is computed, so hidden samples touch no token. Tokens that are not
+    valid and values that were not recorded (see `Layout`) are set to zero on the way in, whatever they hold.
+    The window may be any whole number of patches.
+
+    Tokens of ``time`` and ``lead`` have fixed positions, of their time or of their lead. Those of ``lead_time``
+    have the fixed position of their time and a learned embedding of their lead, as in ST-MEM (Na et al. 2024),
+    whose SEP tokens around each lead we leave out: the lead embedding says already which lead a token is of, and
+    so every token is a patch.
 
     Attributes:
-        dim: width of a token and of an embedding.
-        patch_samples: samples in one patch.
+        layout: what a token is.
     """
 
+    drops_tokens = True
+    settings = frozenset({"tokens", "patch_samples", "stem"})
+    sizes = SIZES
+
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        shape = config.shape
-        self.dim = shape.width
-        self.patch_samples = config.patch_samples
+        super().__init__(config)
+        shape = SIZES[config.size]
+        self.layout, self.patch_samples = config.layout, config.patch_samples
         self.stem = STEMS[config.stem](config)
         self.transformer = Transformer(shape.width, shape.depth, shape.heads, config.activation_checkpointing)
+        self.lead_embedding: nn.Embedding | None = None
+        if config.tokens == "lead_time":
+            self.lead_embedding = nn.Embedding(self.layout.sequences, shape.width)
+            nn.init.normal_(self.lead_embedding.weight, std=0.02)
         self.apply(initialise)
+
+    def num_tokens(self, window_samples: int) -> int:
+        """How many tokens a window gives; see `Layout.num_tokens`."""
+        return self.layout.num_tokens(window_samples)
+
+    def token_valid(self, valid_samples: Tensor, lead_mask: Tensor, tokens: int) -> Tensor:
+        """Which tokens stand for signal; see `Layout.token_valid`."""
+        return self.layout.token_valid(valid_samples, lead_mask, tokens)
 
     def forward(
         self,
@@ -39,43 +60,26 @@ class VitEncoder(nn.Module):
         kept: Tensor | None = None,
         kept_valid: Tensor | None = None,
     ) -> Tensor:
-        """Encode all patches, or the kept ones.
-
-        Args:
-            signal: ``(batch, 12, samples)``, filtered and scaled.
-            valid_samples: ``(batch,)`` int64; samples from here on are padding.
-            lead_mask: ``(batch, 12)`` bool, True = present.
-            kept: ``(batch, kept)`` int64 numbers of the patches to encode.
-            kept_valid: ``(batch, kept)`` bool, False for a slot of `kept` that is not used.
-
-        Returns:
-            ``(batch, tokens or kept, dim)`` after the last norm; zeros for padded tokens and unused slots.
-
-        Raises:
-            ConfigError: if the window is not a whole number of patches.
-            DataError: if the signal does not have 12 leads.
-        """
-        patches = patchify(signal, self.patch_samples)
-        positions = sincos_positions(patches.shape[1], self.dim, signal.device)
-        valid = self.token_valid(valid_samples, patches.shape[1])
+        """Encode all tokens, or the kept ones; see `Encoder.forward`."""
+        patches = self.layout.patchify(signal)
+        count = patches.shape[1]
+        valid = self.token_valid(valid_samples, lead_mask, count)
+        present = self.layout.present(valid_samples, lead_mask, count)
+        places = self._places(count, signal.device)
         if kept is not None:
             patches, valid = gather_tokens(patches, kept), gather_tokens(valid, kept)
-            positions = positions[kept]
+            present = gather_tokens(present, kept) if present.shape[1] > 1 else present
+            places = places[kept]
         if kept_valid is not None:
             valid = valid & kept_valid
-        real = valid[:, :, None, None] & lead_mask[:, None, :, None]
-        tokens = self.stem(patches.masked_fill(~real, 0))
-        encoded: Tensor = self.transformer(tokens + positions.to(tokens.dtype), valid)
+        tokens = self.stem(patches.masked_fill(~(valid[:, :, None, None] & present), 0))
+        encoded: Tensor = self.transformer(tokens + places.to(tokens.dtype), valid)
         return encoded
 
-    def token_valid(self, valid_samples: Tensor, tokens: int) -> Tensor:
-        """Which of `tokens` patches hold signal only: ``(batch,)`` -> ``(batch, tokens)`` bool."""
-        return token_valid(valid_samples, tokens, self.patch_samples)
-
-    def embed(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
-        """One vector per record, the mean of its valid tokens: ``(batch, 12, samples)`` -> ``(batch, dim)``.
-
-        Arguments and errors as in `forward`. A record shorter than one patch gives zeros.
-        """
-        tokens: Tensor = self(signal, valid_samples, lead_mask)
-        return pool(tokens, self.token_valid(valid_samples, tokens.shape[1]))
+    def _places(self, tokens: int, device: torch.device) -> Tensor:
+        """What tells tokens apart that hold the same values: ``(tokens, dim)``."""
+        positions = self.layout.positions(tokens, self.dim, device)
+        if self.lead_embedding is None:
+            return positions
+        embedded: Tensor = self.lead_embedding(self.layout.leads(tokens, device))
+        return positions + embedded

@@ -17,13 +17,19 @@ from torch import Tensor, nn
 from ecgdist.config import Config
 from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.models.config import EncoderConfig
-from ecgdist.models.decoder import Decoder
+from ecgdist.models.decoder import Decoder, build_decoder
+from ecgdist.models.encoders import ENCODERS, build_encoder
 from ecgdist.models.heads import Predictor, Projector
-from ecgdist.models.patches import num_tokens, patchify, pool, unpatchify
-from ecgdist.models.vit import VitEncoder
+from ecgdist.models.patches import pool
 from ecgdist.objectives.contrast import ContrastiveConfig, info_nce
-from ecgdist.objectives.masking import random_mask
-from ecgdist.objectives.reconstruction import GenerativeConfig, patch_targets, reconstruction_sums, spread
+from ecgdist.objectives.reconstruction import (
+    GenerativeConfig,
+    Masking,
+    patch_targets,
+    reconstruction_sums,
+    spread,
+    token_weight,
+)
 from ecgdist.objectives.teacher import MomentumTeacher
 
 
@@ -64,32 +70,65 @@ class ObjectiveConfig(Config):
         return self
 
 
+def check_together(encoder: EncoderConfig, objective: ObjectiveConfig) -> Masking:
+    """Check that an encoder can serve an objective; returns the mask that they ask for.
+
+    Raises:
+        ConfigError: naming the setting that does not fit and what would.
+    """
+    ratio = objective.student_mask_ratio
+    if ratio > 0 and not ENCODERS[encoder.kind].drops_tokens:
+        masked = [
+            name
+            for name, asked in (
+                (f"generative.weight = {objective.generative.weight:g}", objective.generative.weight > 0),
+                ("contrastive.student_view = masked", objective.contrastive.student_view == "masked"),
+            )
+            if asked
+        ]
+        able = ", ".join(kind for kind, other in ENCODERS.items() if other.drops_tokens)
+        raise ConfigError(
+            f"encoder.kind = {encoder.kind} encodes whole windows and cannot leave hidden tokens out, so it cannot "
+            f"serve {' and '.join(masked)}. It serves contrastive learning with the full view "
+            f"(generative.weight = 0, contrastive.student_view = auto or full); masked objectives need "
+            f"encoder.kind = {able}"
+        )
+    return Masking(encoder, objective.generative, ratio)
+
+
 class PretrainingModule(nn.Module):
     """A student: one encoder, a decoder if it reconstructs, a projector and a predictor if it contrasts.
 
     Seed torch before building it. Each part has its own stream of random numbers, so the same seed gives the
-    same encoder in every arm (and in a bare `VitEncoder`), and the same decoder and heads in every arm that
+    same encoder in every arm (and from `build_encoder`), and the same decoder and heads in every arm that
     has them.
 
     Attributes:
         encoder: what pretraining is for.
-        num_tokens: patches in a window, hence the width of `noise`.
+        num_tokens: tokens of a window, hence the width of `noise`.
     """
 
     def __init__(
         self, encoder_config: EncoderConfig, objective_config: ObjectiveConfig, window_samples: int
     ) -> None:
+        """Build the parts that the objective needs.
+
+        Raises:
+            ConfigError: if encoder, objective and window do not fit each other.
+        """
         super().__init__()
-        self.config = objective_config
-        self.num_tokens = num_tokens(window_samples, encoder_config.patch_samples)
-        self.encoder = VitEncoder(encoder_config)
+        self._masking = check_together(encoder_config, objective_config)
+        self.config, self.window_samples = objective_config, window_samples
+        self._layout = encoder_config.layout
+        self.encoder = build_encoder(encoder_config)
+        self.num_tokens = self.encoder.num_tokens(window_samples)
         decoder_seed, heads_seed = torch.randint(2**31, (2,), device="cpu").tolist()
         self.decoder: Decoder | None = None
         self.projector: Projector | None = None
         self.predictor: Predictor | None = None
         if objective_config.generative.weight > 0:
             with _seeded(decoder_seed):
-                self.decoder = Decoder(encoder_config)
+                self.decoder = build_decoder(encoder_config)
         if objective_config.contrastive.weight > 0:
             with _seeded(heads_seed):
                 self.projector, self.predictor = Projector(encoder_config), Predictor(encoder_config)
@@ -130,14 +169,30 @@ class PretrainingModule(nn.Module):
         outputs = {"embedding": embedding.detach()}
         if self.decoder is not None:
             prediction = self.decoder(tokens, kept, kept_valid, valid)
-            targets = patch_targets(signal, lead_mask, self.encoder.patch_samples)
-            error, count = reconstruction_sums(prediction, targets, lead_mask, hidden, row_weight)
+            targets = patch_targets(signal, valid_samples, lead_mask, self._layout)
+            error, count = reconstruction_sums(prediction, targets, hidden, row_weight)
             outputs |= {"reconstruction_sum": error, "reconstruction_tokens": count.detach()}
         if self.config.contrastive.weight > 0:
             losses = self._contrast(embedding, keys, positive, query_patient, key_patient)
-            # The student has seen nothing of a record without one whole patch: it has no direction to learn.
+            # The student has seen nothing of a record without one valid token: it has no direction to learn.
             outputs["contrastive_sum"] = (losses * row_weight * kept_valid.any(dim=1)).sum()
         return outputs
+
+    @torch.no_grad()
+    def count_tokens(
+        self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor, noise: Tensor, row_weight: Tensor
+    ) -> Tensor:
+        """The ``reconstruction_tokens`` that `forward` will return for these records, without the model, 0-d.
+
+        The sum over all processes and micro-batches is what the reconstruction loss is divided by.
+
+        Args:
+            signal, valid_samples, lead_mask, noise, row_weight: as in `forward`.
+        """
+        targets = patch_targets(signal, valid_samples, lead_mask, self._layout)
+        valid = self.encoder.token_valid(valid_samples, lead_mask, self.num_tokens)
+        _, _, hidden = self._masking(noise, valid)
+        return token_weight(targets, hidden, row_weight).sum()
 
     @torch.no_grad()
     def reconstruct(
@@ -149,8 +204,8 @@ class PretrainingModule(nn.Module):
             signal, valid_samples, lead_mask, noise: as in `forward`.
 
         Returns:
-            the waveform ``(batch, 12, samples)`` in float32, with zeros in missing leads, and which patches
-            were hidden ``(batch, num_tokens)``.
+            the waveform ``(batch, 12, samples)`` in float32, with zeros in missing leads, and which samples
+            belong to hidden patches, bool of the same shape.
 
         Raises:
             ConfigError: if the module has no decoder.
@@ -161,12 +216,13 @@ class PretrainingModule(nn.Module):
                 "this model has generative.weight = 0 and so no decoder; nothing can be reconstructed"
             )
         tokens, kept, kept_valid, hidden, valid = self._encode(signal, valid_samples, lead_mask, noise)
-        targets = patch_targets(signal, lead_mask, self.encoder.patch_samples)
+        targets = patch_targets(signal, valid_samples, lead_mask, self._layout)
         prediction = self.decoder(tokens, kept, kept_valid, valid).float().reshape(targets.values.shape)
         filled = prediction * spread(targets.variance)[:, :, None, None] + targets.mean[:, :, None, None]
-        true = patchify(signal.float(), self.encoder.patch_samples)
-        waveform = unpatchify(torch.where(hidden[:, :, None, None], filled, true))
-        return waveform.masked_fill(~lead_mask[:, :, None], 0), hidden
+        unseen = hidden[:, :, None, None] & targets.present.expand_as(filled)
+        waveform = torch.where(unseen, filled, self._layout.patchify(signal.float()))
+        missing = ~lead_mask[:, :, None]
+        return self._layout.unpatchify(waveform).masked_fill(missing, 0), self._layout.samples(hidden)
 
     def teacher(self) -> MomentumTeacher | None:
         """A momentum teacher that starts as a copy of this student, or None if nothing is contrasted."""
@@ -184,14 +240,17 @@ class PretrainingModule(nn.Module):
         self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor, noise: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Mask and encode; returns tokens, kept, kept_valid, hidden, valid. The full view hides nothing."""
-        window = self.num_tokens * self.encoder.patch_samples
-        if signal.shape[-1] != window:
+        if signal.shape[-1] != self.window_samples:
             raise DataError(
-                f"this model was built for windows of {window} samples and was given {signal.shape[-1]}; "
-                "cut windows of that length, or build it for the new one"
+                f"this model was built for windows of {self.window_samples} samples and was given "
+                f"{signal.shape[-1]}; cut windows of that length, or build it for the new one"
             )
-        valid = self.encoder.token_valid(valid_samples, self.num_tokens)
-        kept, kept_valid, hidden = random_mask(noise, valid, self.config.student_mask_ratio)
+        valid = self.encoder.token_valid(valid_samples, lead_mask, self.num_tokens)
+        if not self.encoder.drops_tokens:
+            every = torch.arange(self.num_tokens, device=signal.device).expand_as(valid)
+            tokens = self.encoder(signal, valid_samples, lead_mask)
+            return tokens, every, valid, torch.zeros_like(valid), valid
+        kept, kept_valid, hidden = self._masking(noise, valid)
         tokens = self.encoder(signal, valid_samples, lead_mask, kept, kept_valid)
         return tokens, kept, kept_valid, hidden, valid
 

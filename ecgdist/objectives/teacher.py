@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ecgdist.errors import TrainingError
 from ecgdist.models.heads import Projector
-from ecgdist.models.vit import VitEncoder
+from ecgdist.models.interface import Encoder
 
 
 class MomentumTeacher(nn.Module):
@@ -22,7 +22,7 @@ class MomentumTeacher(nn.Module):
     nothing. Build it before a training engine takes the student apart.
     """
 
-    def __init__(self, encoder: VitEncoder, projector: Projector) -> None:
+    def __init__(self, encoder: Encoder, projector: Projector) -> None:
         super().__init__()
         self.encoder = copy.deepcopy(encoder).float()
         self.projector = copy.deepcopy(projector).float()

@@ -7,9 +7,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from ecgdist.config import Config
+from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig
+from ecgdist.objectives.hybrid import ObjectiveConfig, check_together
 from ecgdist.preprocessing import DeviceStep
+from ecgdist.signals.augment import AugmentConfig
 from ecgdist.streaming.execution import StreamLimits
 
 _GLOBAL_BATCH = 1024
@@ -172,7 +174,7 @@ class PretrainConfig(Config):
     out: str
     """Folder of the run, local or s3://; the same folder again resumes the run."""
     seed: int = Field(default=0, ge=0)
-    """Of initial weights, order, masks and crops."""
+    """Of initial weights, order, masks, crops and augmentations."""
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps in all."""
     epochs: float | None = Field(default=None, gt=0)
@@ -182,6 +184,8 @@ class PretrainConfig(Config):
     data: DataConfig = DataConfig()
     device: DeviceStep = DeviceStep()
     """Preprocessing on the training device."""
+    augment: AugmentConfig = AugmentConfig()
+    """What makes the views of an ECG differ beside mask and window; by default nothing."""
     encoder: EncoderConfig = EncoderConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -201,6 +205,10 @@ class PretrainConfig(Config):
                 f"workers.{name} = {self.workers.most} is more than data.lanes = {self.data.lanes}: "
                 "every worker needs a lane"
             )
+        try:
+            check_together(self.encoder, self.objective)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
         best, weights = self.checkpoint.keep_best, self.objective
         absent = {
             "reconstruction": weights.generative.weight == 0,
@@ -226,4 +234,6 @@ class PretrainConfig(Config):
         for free in ("stream", "evaluation_corpora", "record_rows"):
             del content["data"][free]
         del content["engine"]["micro_batch"]
+        # A view without any says nothing, as in runs that began before there were augmentations.
+        content["augment"] = {view: chosen for view, chosen in content["augment"].items() if chosen}
         return content

@@ -51,6 +51,7 @@ class RunPlan:
             shuffle_rows=data.shuffle_rows,
         )
         preprocessing = build(Preprocessing, {"pack": corpus.manifest.pack, "device": config.device})
+        config.augment.check(preprocessing.pack.rate_hz)
         if config.engine.zero_stage is None:
             parameters = count_parameters(config.encoder, config.objective, preprocessing.window_samples)
             config = with_stage(config, default_stage(parameters, config.workers.least))

@@ -23,13 +23,18 @@ from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects
+from ecgdist.pretraining.views import augment
 from ecgdist.pretraining.votes import Votes
+from ecgdist.signals.augment import AugmentConfig, View
 from ecgdist.streaming.batches import RankBatch
-from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
+from ecgdist.streaming.draws import AUGMENT_STUDENT, AUGMENT_TEACHER, CROP_STUDENT, CROP_TEACHER, MASK, Draws
 from ecgdist.streaming.order import Order
 
 NO_VOTES = Votes()
 """Go on."""
+
+NO_AUGMENTATIONS = AugmentConfig()
+"""Views differ by their windows and masks alone."""
 
 
 class Engine(Protocol):
@@ -76,9 +81,10 @@ class _Views:
 
     student: Tensor
     student_valid: Tensor
+    student_leads: Tensor
     teacher: Tensor
     teacher_valid: Tensor
-    lead_mask: Tensor
+    teacher_leads: Tensor
     noise: Tensor
     patient: Tensor
     positions: Tensor
@@ -98,10 +104,11 @@ class TrainingStep:
         micro_batch: int,
         total_steps: int,
         device: torch.device,
+        augmentations: AugmentConfig = NO_AUGMENTATIONS,
     ) -> None:
         self.engine, self.teacher, self.objective = engine, teacher, objective
         self._preprocessing, self._order, self._group, self._device = preprocessing, order, group, device
-        self._total_steps = total_steps
+        self._total_steps, self._augmentations = total_steps, augmentations
         self._draws = Draws(order.seed, order.global_batch)
         self._rank_rows = [len(order.positions_of(r, group.world_size)) for r in range(group.world_size)]
         self.num_micro_batches = micro_batches(order, group.world_size, micro_batch)
@@ -149,24 +156,32 @@ class TrainingStep:
         return self._result(totals, tokens, gradient_norm, agreed)
 
     def _views(self, batch: RankBatch) -> _Views:
-        """Filter and cut both views; every draw depends on the position in the global batch alone."""
+        """Filter, cut, augment and scale both views; every draw depends on the position in the global batch alone."""
         pre, device = self._preprocessing, self._device
         valid = torch.from_numpy(batch.valid_samples).to(device)
         lead_mask = torch.from_numpy(batch.lead_mask).to(device)
         filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
         spare = np.maximum(batch.valid_samples - pre.window_samples, 0) + 1
+        chosen = self._augmentations
+        kinds = [
+            (CROP_STUDENT, AUGMENT_STUDENT, chosen.student),
+            (CROP_TEACHER, AUGMENT_TEACHER, chosen.teacher),
+        ]
         views = []
-        for stream in (CROP_STUDENT, CROP_TEACHER) if self.teacher is not None else (CROP_STUDENT,):
-            starts = torch.from_numpy(self._draws.integers(stream, batch.step, batch.positions, spare)).to(
+        for crop, stream, augmentations in kinds if self.teacher is not None else kinds[:1]:
+            starts = torch.from_numpy(self._draws.integers(crop, batch.step, batch.positions, spare)).to(
                 device
             )
-            views.append(pre.window(filtered, starts, valid, lead_mask))
+            view = View(*pre.cut(filtered, starts, valid), lead_mask)
+            view = augment(
+                view, augmentations, pre.pack.rate_hz, self._draws, stream, batch.step, batch.positions
+            )
+            views.append((pre.scale(*view), view.valid_samples, view.lead_mask))
         width = self.engine.module.num_tokens
         noise = self._draws.uniform(MASK, batch.step, batch.positions, width)
         return _Views(
             *views[0],
             *views[-1],
-            lead_mask,
             torch.from_numpy(noise).to(device),
             torch.from_numpy(batch.patient).to(device),
             torch.from_numpy(batch.positions).to(device),
@@ -176,7 +191,7 @@ class TrainingStep:
         assert self.teacher is not None
         chunks = torch.tensor_split(torch.arange(len(views.positions)), self.num_micro_batches)
         parts = [
-            self.teacher.keys(views.teacher[c], views.teacher_valid[c], views.lead_mask[c])
+            self.teacher.keys(views.teacher[c], views.teacher_valid[c], views.teacher_leads[c])
             for c in chunks
             if len(c)
         ]
@@ -190,7 +205,7 @@ class TrainingStep:
         count = count_tokens(
             views.student,
             views.student_valid,
-            views.lead_mask,
+            views.student_leads,
             views.noise,
             torch.ones(len(views.noise), device=self._device),
             encoder.patch_samples,
@@ -214,7 +229,7 @@ class TrainingStep:
         outputs = self.engine.forward(
             views.student[rows],
             views.student_valid[rows],
-            views.lead_mask[rows],
+            views.student_leads[rows],
             views.noise[rows],
             weight,
             *contrast,

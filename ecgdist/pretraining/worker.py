@@ -108,6 +108,7 @@ class Worker:
             config.engine.micro_batch,
             self.plan.total_steps,
             device,
+            config.augment,
         )
 
     def metrics_log(self) -> AbstractContextManager[MetricsLog | None]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +34,7 @@ _DEEPEST = 30.0
 _VEIL = 0.14  # opacity of the shade over hidden slots
 
 _PAPER, _FINE, _THICK = "#fffafa", "#fbdcdc", "#f2a9a9"
-_INK, _RECONSTRUCTED, _HIDDEN = "#111111", "#0b55c4", "#3f5f8a"
+_INK, _RECONSTRUCTED, _HIDDEN, _BEFORE = "#111111", "#0b55c4", "#3f5f8a", "#4f9be0"
 
 Signal = npt.NDArray[np.floating]
 
@@ -93,12 +94,13 @@ def draw_reconstruction(
 ) -> Figure:
     """A model's reconstruction over the original, one lead under another.
 
-    The reconstruction is drawn in the hidden time slots only: elsewhere it is not trained and means nothing.
+    The reconstruction is drawn where the signal was hidden only: elsewhere it is not trained and means nothing.
 
     Args:
         original_mv: ``(leads, samples)`` in millivolt, as the model sees it (filtered), scaled back.
         reconstruction_mv: ``(leads, samples)`` in millivolt.
-        hidden: ``(samples,)``, True where the model was not shown the signal.
+        hidden: ``(samples,)``, or ``(leads, samples)`` where leads differ, True where the model was not shown
+            the signal.
         rate_hz: sampling rate.
         leads: the name of each row.
         show: the leads to draw.
@@ -108,12 +110,16 @@ def draw_reconstruction(
         DataError: if a lead to draw is missing.
     """
     chosen = [_row(leads, lead) for lead in show]
-    guess = np.where(hidden, reconstruction_mv[chosen], np.nan)
+    unseen = np.broadcast_to(hidden, original_mv.shape)[chosen]
+    guess = np.where(unseen, reconstruction_mv[chosen], np.nan)
     extents = [np.concatenate([original_mv[row], guess[i]]) for i, row in enumerate(chosen)]
     sheet = _Sheet(extents, original_mv.shape[1] / rate_hz, title)
-    sheet.shade(hidden, rate_hz)
+    if hidden.ndim == 1:
+        sheet.shade(hidden, rate_hz)
     for line, row in enumerate(chosen):
         sheet.trace(line, original_mv[row], rate_hz, _INK)
+        if hidden.ndim == 2:
+            sheet.shade(unseen[line], rate_hz, line)
         sheet.trace(line, guess[line], rate_hz, _RECONSTRUCTED)
         sheet.name(line, show[line], 0.0)
     sheet.legend(
@@ -123,6 +129,41 @@ def draw_reconstruction(
             ("hidden from the model", _HIDDEN, _VEIL),
         ]
     )
+    return sheet.figure
+
+
+@dataclass(frozen=True)
+class Change:
+    """One lead before and after something was done to it.
+
+    Attributes:
+        before_mv, after_mv: ``(samples,)`` in millivolt; NaN is not drawn.
+        lead: its name.
+        caption: what was done, written above the strip.
+    """
+
+    before_mv: Signal
+    after_mv: Signal
+    lead: str
+    caption: str = ""
+
+
+def draw_changes(changes: Sequence[Change], rate_hz: float, title: str = "") -> Figure:
+    """Leads one under another, each after a change over what it was before.
+
+    Args:
+        changes: of the same duration.
+        rate_hz: sampling rate.
+        title: text above the traces.
+    """
+    extents = [np.concatenate([change.before_mv, change.after_mv]) for change in changes]
+    sheet = _Sheet(extents, len(changes[0].before_mv) / rate_hz, title)
+    for line, change in enumerate(changes):
+        sheet.trace(line, change.before_mv, rate_hz, _BEFORE)
+        sheet.trace(line, change.after_mv, rate_hz, _INK)
+        sheet.name(line, change.lead, 0.0)
+        sheet.caption(line, change.caption)
+    sheet.legend([("before", _BEFORE, 1.0), ("after", _INK, 1.0)])
     return sheet.figure
 
 
@@ -182,20 +223,25 @@ class _Sheet:
         """Write a lead's name at the top of its strip."""
         self._text(self.left + start_s * MM_PER_S + 1, self.tops[line] - 4, lead, weight="bold")
 
+    def caption(self, line: int, text: str) -> None:
+        """Write a text at the top of a strip, beside the lead's name."""
+        self._text(self.left + 20, self.tops[line] - 4, text)
+
     def divider(self, line: int, at_s: float) -> None:
         """Mark where one lead ends and the next begins."""
         x = self.left + at_s * MM_PER_S
         y = self.baselines[line]
         self.axes.plot([x, x], [y - 3, y + 3], color=_INK, linewidth=0.7)
 
-    def shade(self, hidden: npt.NDArray[np.bool_], rate_hz: float) -> None:
-        """Shade the time slots where `hidden` is True, over all strips."""
+    def shade(self, hidden: npt.NDArray[np.bool_], rate_hz: float, line: int | None = None) -> None:
+        """Shade the time slots where `hidden` is True, over one strip or, without `line`, over all."""
+        edges = [*self.tops, _MARGIN]
+        top, bottom = (self.height - _HEADER, _MARGIN) if line is None else (edges[line], edges[line + 1])
         changes = np.flatnonzero(np.diff(np.concatenate([[False], hidden, [False]]).astype(np.int8)))
         for start, stop in changes.reshape(-1, 2).tolist():
             x, width = (self.left + start / rate_hz * MM_PER_S, (stop - start) / rate_hz * MM_PER_S)
-            height = self.height - _HEADER - _MARGIN
             self.axes.add_patch(
-                Rectangle((x, _MARGIN), width, height, color=_HIDDEN, alpha=_VEIL, linewidth=0)
+                Rectangle((x, bottom), width, top - bottom, color=_HIDDEN, alpha=_VEIL, linewidth=0)
             )
 
     def legend(self, entries: Sequence[tuple[str, str, float]]) -> None:

@@ -35,7 +35,8 @@ class Reconstruction:
         record_id: the recording.
         original_mv: ``(leads, samples)`` in millivolt, filtered as the model sees it.
         reconstruction_mv: ``(leads, samples)`` in millivolt.
-        hidden: ``(samples,)``, True where the model was not shown the signal.
+        hidden: ``(samples,)``, or ``(leads, samples)`` where leads differ, True where the model was not shown
+            the signal.
         rate_hz: sampling rate.
         leads: the name of each row.
     """
@@ -174,9 +175,10 @@ def _ecg(shown: Reconstruction | Missing) -> Image | None:
         shown.leads,
         title=f"Recording {shown.record_id}",
     )
-    duration_s = len(shown.hidden) / shown.rate_hz
+    duration_s = shown.hidden.shape[-1] / shown.rate_hz
+    of_what = "time" if shown.hidden.ndim == 1 else "signal"
     alt = (
         f"{duration_s:g} seconds of recording {shown.record_id} on ECG paper; {shown.hidden.mean():.0%} of "
-        "the time was hidden from the model, and its reconstruction is drawn over the recorded signal there."
+        f"the {of_what} was hidden from the model, and its reconstruction is drawn over the recorded signal there."
     )
     return Image(data_uri("image/png", png(figure)), alt, width_mm(figure))

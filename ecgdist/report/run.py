@@ -110,13 +110,12 @@ def _masked_and_filled(
     x, y = scaled[0][inside].double(), original[inside].double()
     gain = ((x - x.mean()) * (y - y.mean())).mean() / x.var(correction=0)
     filled = waveform[0] * gain.float() + (y.mean() - gain * x.mean()).float()
-    patch = plan.config.encoder.patch_samples
     note = " (it was trained on)" if trained_on else " (not trained on)"
     return Reconstruction(
         record_id=f"{facts['source']}/{facts['record_id']}{note}",
         original_mv=original.numpy(),
         reconstruction_mv=filled.numpy(),
-        hidden=hidden[0].repeat_interleave(patch).numpy(),
+        hidden=(hidden[0, 0] if bool((hidden[0] == hidden[0, 0]).all()) else hidden[0]).numpy(),
         rate_hz=pre.pack.rate_hz,
         leads=STANDARD_LEADS,
     )

@@ -1,1 +1,1 @@
-"""Pure functions on arrays of ECG samples: resampling, filtering, quality."""
+"""Pure functions on arrays of ECG samples: resampling, filtering, quality, augmentation."""

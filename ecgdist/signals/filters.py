@@ -12,9 +12,9 @@ from scipy.fft import next_fast_len
 from scipy.signal import butter, freqz_sos
 from torch import Tensor
 
-# Rows filtered at once. It bounds the memory for the extended float64 signals (23 MB at 12 x 2500 samples)
-# whatever the batch, and on CPU keeps them near the cache, which makes large batches several times faster.
-_ROWS_AT_ONCE = 32
+# Rows filtered at once. It bounds the memory for the extended float64 signals (0.7 MB a row at 12 x 2500 samples)
+# whatever the batch; on CPU it keeps them in the cache, which makes a batch almost twice as fast.
+_ROWS_AT_ONCE, _ROWS_AT_ONCE_CPU = 32, 4
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,27 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
         ``(batch, leads, samples)`` float32 in the unit of `signal`, zero from `valid_samples` on.
     """
     filtered = torch.empty(signal.shape, dtype=torch.float32, device=signal.device)
-    for first in range(0, signal.shape[0], _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
+    at_once = _ROWS_AT_ONCE_CPU if signal.device.type == "cpu" else _ROWS_AT_ONCE
+    for first in range(0, signal.shape[0], at_once):
+        rows = slice(first, first + at_once)
         filtered[rows] = _filter_rows(signal[rows].double(), valid_samples[rows].to(torch.int64), band)
-    return filtered
+    time = torch.arange(signal.shape[-1], device=signal.device)
+    return filtered.masked_fill_(time >= valid_samples[:, None, None], 0)
 
 
 def _filter_rows(signal: Tensor, valid: Tensor, band: Band) -> Tensor:
-    """`band_pass` of a few rows, ``(rows, leads, samples)`` in float64."""
-    num_samples = signal.shape[-1]
-    inside = torch.arange(num_samples, device=signal.device) < valid[:, None, None]
+    """`band_pass` of a few rows, ``(rows, leads, samples)`` in float64, with anything in the padding."""
     if band.highpass_hz is None and band.lowpass_hz is None:
-        return torch.where(inside, signal, 0.0)
+        return signal
+    num_samples = signal.shape[-1]
     line = _end_to_end_line(signal, valid)
     length = next_fast_len(3 * num_samples - 2, real=True)
     spectrum = torch.fft.rfft(_extend_odd(signal - line, valid, length))
     # Real times complex as two real products: half the work, and the same rounding in every position.
-    torch.view_as_real(spectrum).mul_(_squared_response(length, band, str(signal.device))[:, None])
-    filtered = torch.fft.irfft(spectrum, n=length)[..., num_samples - 1 : 2 * num_samples - 1]
-    if band.highpass_hz is None:
-        filtered = filtered + line
-    return torch.where(inside, filtered, 0.0)
+    parts = torch.view_as_real(spectrum).view(*spectrum.shape[:-1], -1)
+    parts.mul_(_squared_response(length, band, str(signal.device)))
+    filtered: Tensor = torch.fft.irfft(spectrum, n=length)[..., num_samples - 1 : 2 * num_samples - 1]
+    return filtered + line if band.highpass_hz is None else filtered
 
 
 def _end_to_end_line(signal: Tensor, valid: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def _end_to_end_line(signal: Tensor, valid: Tensor) -> Tensor:
     last = (valid - 1).clamp(min=0)[:, None, None].expand(rows, leads, 1)
     first_value = signal[..., :1]
     slope = (signal.gather(-1, last) - first_value) / last.clamp(min=1)
-    return first_value + slope * torch.arange(num_samples, device=signal.device)
+    return (slope * torch.arange(num_samples, device=signal.device)).add_(first_value)
 
 
 def _extend_odd(signal: Tensor, valid: Tensor, length: int) -> Tensor:
@@ -108,19 +108,38 @@ def _extend_odd(signal: Tensor, valid: Tensor, length: int) -> Tensor:
     Returns:
         ``(rows, leads, length)``; sample 0 of `signal` is at position ``samples - 1``.
     """
+    # Nearly all records are whole, and copying stretches of them is twice as fast. A GPU is not asked which are.
+    if signal.device.type == "cpu" and bool((valid == signal.shape[-1]).all()):
+        return _extend_whole(signal, length)
     rows, leads, num_samples = signal.shape
     last = (valid - 1)[:, None]
     position = torch.arange(length, device=signal.device) - (num_samples - 1)
     source = torch.where(position < 0, -position, torch.where(position > last, 2 * last - position, position))
-    sign = torch.where((position < 0) | (position > last), -1.0, 1.0).double()
-    sign = sign * ((source >= 0) & (source <= last))
-    index = source.clamp(0, num_samples - 1)[:, None].expand(rows, leads, length)
-    return signal.gather(-1, index) * sign[:, None]
+    reflected = (position < 0) | (position > last)
+    # The negative signal stands behind the signal; where there is nothing more to reflect, its first sample is 0.
+    index = torch.where((source >= 0) & (source <= last), source + num_samples * reflected, 0)
+    return torch.cat([signal, -signal], dim=-1).gather(-1, index[:, None].expand(rows, leads, length))
+
+
+def _extend_whole(signal: Tensor, length: int) -> Tensor:
+    """`_extend_odd` of rows without padding."""
+    rows, leads, num_samples = signal.shape
+    first, end = num_samples - 1, 2 * num_samples - 1
+    extended = signal.new_empty(rows, leads, length)
+    extended[..., first:end] = signal
+    turned = signal.flip(-1).neg_()
+    extended[..., :first] = turned[..., :-1]
+    extended[..., end : end + first] = turned[..., 1:]
+    extended[..., end + first :] = 0
+    return extended
 
 
 @lru_cache(maxsize=32)
 def _squared_response(length: int, band: Band, device: str) -> Tensor:
-    """``(length // 2 + 1,)`` float64: ``|H|^2`` at the frequencies of a `length`-sample real transform."""
+    """``|H|^2`` at the frequencies of a `length`-sample real transform, for real and imaginary part in turn.
+
+    ``(2 * (length // 2 + 1),)`` float64.
+    """
     frequencies = 2 * np.pi * np.arange(length // 2 + 1) / length
     _, response = freqz_sos(band.sections(), worN=frequencies)
-    return torch.from_numpy(np.abs(response) ** 2).to(device)
+    return torch.from_numpy(np.repeat(np.abs(response) ** 2, 2)).to(device)

@@ -6,12 +6,24 @@ Resuming needs no generator state, and any number of workers draws the same numb
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from scipy.special import ndtri
+from torch import Tensor
 
 # Names of the independent streams; a new use takes a new number and leaves the others as they are.
-MASK, CROP_STUDENT, CROP_TEACHER = 100, 101, 102
+MASK, CROP_STUDENT, CROP_TEACHER, AUGMENT_STUDENT, AUGMENT_TEACHER = 100, 101, 102, 103, 104
+
+Stream = int | tuple[int, ...]
+"""A use of random numbers; the parts of a tuple are a use and what tells its streams apart."""
+
+# SplitMix64 (Steele, Lea & Flood 2014): the n-th number of a sequence is a mix of its seed and n times _STEP, so each
+# can be had without those before it.
+_STEP = 0x9E3779B97F4A7C15
+_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
 
 
 @dataclass(frozen=True)
@@ -27,19 +39,73 @@ class Draws:
     global_batch: int
 
     def uniform(
-        self, stream: int, step: int, positions: npt.NDArray[np.int64], width: int
+        self, stream: Stream, step: int, positions: npt.NDArray[np.int64], width: int
     ) -> npt.NDArray[np.float32]:
         """``(len(positions), width)`` numbers in [0, 1)."""
         return self._generator(stream, step).random((self.global_batch, width), dtype=np.float32)[positions]
 
     def integers(
-        self, stream: int, step: int, positions: npt.NDArray[np.int64], below: npt.NDArray[np.int64]
+        self, stream: Stream, step: int, positions: npt.NDArray[np.int64], below: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
         """``(len(positions),)`` integers, the i-th in ``[0, below[i])``."""
         share = self._generator(stream, step).random(self.global_batch)[positions]
         return np.minimum((share * below).astype(np.int64), below - 1)
 
-    def _generator(self, stream: int, step: int) -> np.random.Generator:
-        return np.random.Generator(
-            np.random.Philox(np.random.SeedSequence(self.seed, spawn_key=(stream, step)))
-        )
+    def normal(
+        self,
+        stream: Stream,
+        step: int,
+        positions: npt.NDArray[np.int64],
+        width: int,
+        device: torch.device,
+    ) -> Tensor:
+        """``(len(positions), width)`` standard normal numbers in float32, the same bits on every device.
+
+        Made for whole waveforms: the numbers are made where they are used, and only for these positions. Each is one
+        of 65,536 quantiles of the normal distribution, so none is beyond 4.3, and a computer's logarithm is not
+        in it.
+        """
+        (key,) = self._entropy(stream, step).generate_state(1, np.uint64)
+        with np.errstate(over="ignore"):
+            rows = _mixed(key + positions.astype(np.uint64) * np.uint64(_STEP))
+        # Four numbers of 16 bits come out of one of 64.
+        words = torch.arange(-(-width // 4), device=device) * _signed(_STEP)
+        words = words + torch.from_numpy(rows.view(np.int64)).to(device)[:, None]
+        index = _mix_in_place(words).view(torch.int16)[:, :width].int() + 2**15
+        return _quantiles(str(device)).index_select(0, index.flatten()).view(len(positions), width)
+
+    def _generator(self, stream: Stream, step: int) -> np.random.Generator:
+        return np.random.Generator(np.random.Philox(self._entropy(stream, step)))
+
+    def _entropy(self, stream: Stream, step: int) -> np.random.SeedSequence:
+        parts = stream if isinstance(stream, tuple) else (stream,)
+        return np.random.SeedSequence(self.seed, spawn_key=(*parts, step))
+
+
+def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The mixing function of SplitMix64."""
+    for shift, factor in _MIX:
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    return numbers
+
+
+def _mix_in_place(numbers: Tensor) -> Tensor:
+    """`_mixed` of int64, which torch multiplies modulo 2**64 as if unsigned, but shifts with their sign."""
+    for shift, factor in _MIX:
+        shifted = numbers >> shift
+        numbers.bitwise_xor_(shifted.bitwise_and_(2 ** (64 - shift) - 1))
+        if factor != 1:
+            numbers.mul_(_signed(factor))
+    return numbers
+
+
+def _signed(number: int) -> int:
+    """The int64 with the bits of a uint64."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+@lru_cache(maxsize=4)
+def _quantiles(device: str) -> Tensor:
+    """``(65536,)`` float32: the middle of each of as many equally likely parts of the normal distribution."""
+    middles = ndtri((np.arange(2**16) + 0.5) / 2**16)
+    return torch.from_numpy((middles / middles.std()).astype(np.float32)).to(device)

@@ -35,3 +35,15 @@ def ragged(rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     lead_mask[2, [0, 1, 6]] = True
     past = torch.arange(WINDOW) >= valid_samples[:, None, None]
     return signal.masked_fill(past | ~lead_mask[:, :, None], 0), valid_samples, lead_mask
+
+
+ENCODER_CASES = {
+    "vit, time": TINY,
+    "vit, lead": EncoderConfig(size="tiny", tokens="lead", patch_samples=WINDOW, stem="linear"),
+    "vit, lead_time": EncoderConfig(size="tiny", tokens="lead_time", patch_samples=PATCH),
+    "xresnet": EncoderConfig(kind="xresnet", size="tiny"),
+    "s4d": EncoderConfig(kind="s4d", size="tiny"),
+}
+"""Every kind of encoder and every layout, for windows of `WINDOW` samples."""
+
+VIT_CASES = {name: config for name, config in ENCODER_CASES.items() if config.kind == "vit"}

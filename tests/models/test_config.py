@@ -45,6 +45,9 @@ def test_bigger_sizes_learn_more_slowly() -> None:
         ({"size": "huge"}, "size = 'huge'"),
         ({"patch_samples": 0}, "patch_samples = 0"),
         ({"stem": "mlp"}, "stem"),
+        ({"kind": "resnet"}, "kind = 'resnet': there is no such encoder; choose one of vit, xresnet, s4d"),
+        ({"tokens": "patch"}, "tokens = 'patch'"),
+        ({"kind": "s4d", "patch_samples": 25}, "patch_samples = 25 does not belong to kind = s4d"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(values: dict[str, object], said: str) -> None:

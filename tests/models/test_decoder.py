@@ -1,8 +1,9 @@
+import pytest
 import torch
 
-from ecgdist.models.decoder import Decoder
+from ecgdist.models.decoder import Decoder, LeadwiseDecoder, build_decoder
 from ecgdist.models.heads import Predictor, Projector
-from tests.models.batches import PATCH, TINY, TOKENS
+from tests.models.batches import PATCH, TINY, TOKENS, VIT_CASES
 
 KEPT = torch.tensor([[0, 4, 9], [1, 2, 11]])
 
@@ -53,3 +54,57 @@ def test_heads_keep_the_batch_apart() -> None:
     queries = predictor(projector(embedding))
     assert queries.shape == (5, 64)
     torch.testing.assert_close(predictor(projector(embedding[3:4])), queries[3:4], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("case", "kind", "values"),
+    [
+        ("vit, time", Decoder, 12 * PATCH),
+        ("vit, lead", Decoder, 300),
+        ("vit, lead_time", LeadwiseDecoder, PATCH),
+    ],
+)
+def test_a_layout_has_the_decoder_of_its_method(case: str, kind: type[Decoder], values: int) -> None:
+    decoder = build_decoder(VIT_CASES[case])
+    assert type(decoder) is kind
+    assert decoder.predict.out_features == values
+
+
+def leadwise() -> tuple[LeadwiseDecoder, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A decoder, and tokens 1, 4 and 9 of leads 0, 3 and 7, with a batch of one."""
+    torch.manual_seed(0)
+    decoder = LeadwiseDecoder(VIT_CASES["vit, lead_time"])
+    kept = torch.tensor([[lead * TOKENS + place for lead in (0, 3, 7) for place in (1, 4, 9)]])
+    valid = torch.ones(1, 12, TOKENS, dtype=torch.bool)
+    valid[:, 5] = False
+    return decoder, torch.randn(1, 9, 128), kept, valid.flatten(1)
+
+
+def test_a_lead_is_decoded_without_the_tokens_of_others() -> None:
+    decoder, tokens, kept, valid = leadwise()
+    used = torch.ones(1, 9, dtype=torch.bool)
+    changed = tokens.clone()
+    changed[:, 3:6] = 7  # those of lead 3
+    before, after = (decoder(x, kept, used, valid).reshape(12, TOKENS, PATCH) for x in (tokens, changed))
+    others = [lead for lead in range(12) if lead != 3]
+    assert torch.equal(before[others], after[others])
+    assert not torch.allclose(before[3], after[3], atol=1e-3)
+
+
+def test_all_leads_are_decoded_by_the_same_weights() -> None:
+    decoder, tokens, kept, valid = leadwise()
+    tokens[:, 3:6] = tokens[:, 0:3]
+    used = torch.ones(1, 9, dtype=torch.bool)
+    predicted = decoder(tokens, kept, used, valid).reshape(12, TOKENS, PATCH)
+    torch.testing.assert_close(predicted[3], predicted[0])
+    assert not torch.allclose(predicted[7], predicted[0], atol=1e-3)
+
+
+def test_the_gradient_of_a_leadwise_decoder_is_the_derivative() -> None:
+    decoder, tokens, kept, valid = leadwise()
+    decoder.double()
+    used = torch.ones(1, 9, dtype=torch.bool)
+    given = tokens.double().requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: decoder(x, kept, used, valid).square(), (given,), fast_mode=True
+    )

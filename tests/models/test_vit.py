@@ -7,7 +7,8 @@ from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
 from ecgdist.models.transformer import Attention
 from ecgdist.models.vit import VitEncoder
-from tests.models.batches import PATCH, TINY, TOKENS, WINDOW, ragged, windows
+from ecgdist.objectives.reconstruction import GenerativeConfig, Masking
+from tests.models.batches import PATCH, TINY, TOKENS, VIT_CASES, WINDOW, ragged, windows
 
 KEPT = torch.tensor([[0, 4, 9], [1, 2, 5], [3, 7, 11], [0, 1, 2]])
 
@@ -169,3 +170,60 @@ def test_a_bfloat16_encoder_takes_float32_signals() -> None:
     embedding = encoder.to(torch.bfloat16).embed(*ragged(4))
     assert embedding.dtype == torch.bfloat16
     torch.testing.assert_close(embedding.float(), expected, atol=0.1, rtol=0.1)
+
+
+def masks_of(case: str) -> list[Masking]:
+    """Every mask that the tokens of a case allow."""
+    grouped = [GenerativeConfig(group_limb_leads=True)] if case == "vit, lead" else []
+    drawn = [GenerativeConfig(mask="random")] if case == "vit, lead_time" else []
+    return [Masking(VIT_CASES[case], config, 0.75) for config in (GenerativeConfig(), *grouped, *drawn)]
+
+
+@pytest.mark.parametrize("case", VIT_CASES)
+def test_hidden_samples_change_no_visible_token_in_any_layout_under_any_mask(case: str) -> None:
+    encoder, batch = encoder_of(VIT_CASES[case]), ragged(4)
+    count = encoder.num_tokens(WINDOW)
+    noise = torch.rand(4, count, generator=torch.Generator().manual_seed(3))
+    for mask in masks_of(case):
+        kept, kept_valid, hidden = mask(noise, encoder.token_valid(batch[1], batch[2], count))
+        assert hidden.any(dim=1).all()
+        before = encoder(*batch, kept, kept_valid)
+        changed = torch.where(encoder.layout.samples(hidden), 1000 * windows(4, seed=1), batch[0])
+        assert torch.equal(before, encoder(changed, *batch[1:], kept, kept_valid))
+        assert torch.equal(before.abs().sum(dim=2) > 0, kept_valid)
+
+
+@pytest.mark.parametrize("case", VIT_CASES)
+def test_keeping_every_token_is_the_same_as_not_choosing_in_any_layout(case: str) -> None:
+    encoder, batch = encoder_of(VIT_CASES[case]), ragged(4)
+    every = torch.arange(encoder.num_tokens(WINDOW)).expand(4, -1)
+    assert torch.equal(encoder(*batch, every), encoder(*batch))
+
+
+def test_patches_of_one_lead_know_their_lead_and_their_time() -> None:
+    encoder = encoder_of(VIT_CASES["vit, lead_time"])
+    signal = windows(1)[:, :1, :PATCH].repeat(1, 12, TOKENS)
+    tokens = encoder(signal, torch.tensor([WINDOW]), torch.ones(1, 12, dtype=torch.bool))[0]
+    by_lead = tokens.reshape(12, TOKENS, -1)
+    assert not torch.allclose(by_lead[2, 5], by_lead[3, 5], atol=1e-3)
+    assert not torch.allclose(by_lead[2, 5], by_lead[2, 6], atol=1e-3)
+
+
+def test_a_short_whole_lead_is_encoded_without_its_padding() -> None:
+    encoder, (signal, valid_samples, lead_mask) = encoder_of(VIT_CASES["vit, lead"]), ragged(4)
+    shorter = encoder(signal, valid_samples - 30, lead_mask)
+    assert not torch.allclose(encoder(signal, valid_samples, lead_mask)[1], shorter[1], atol=1e-3)
+
+
+def test_the_gradient_of_the_lead_embedding_is_the_derivative() -> None:
+    encoder = encoder_of(VIT_CASES["vit, lead_time"]).double()
+    signal, valid_samples, lead_mask = ragged(3)
+    kept = torch.tensor([[3, 14, 100]]).expand(3, -1)
+    assert encoder.lead_embedding is not None
+    weight = encoder.lead_embedding.weight.detach().clone().requires_grad_()
+
+    def run(weight: Tensor) -> Tensor:
+        inputs = (signal.double(), valid_samples, lead_mask, kept)
+        return torch.func.functional_call(encoder, {"lead_embedding.weight": weight}, inputs)
+
+    assert torch.autograd.gradcheck(run, (weight,), fast_mode=True)

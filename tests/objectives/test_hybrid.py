@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
-from ecgdist.models.vit import VitEncoder
+from ecgdist.models.encoders import build_encoder
 from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
 from ecgdist.objectives.reconstruction import count_tokens, patch_targets
 from tests.models.batches import PATCH, TINY, TOKENS, WINDOW, ragged, windows
@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_weights_in_every_arm() -> None:
     for arm in ("GL", "CL"):
         assert all(torch.equal(weight, hybrid[name]) for name, weight in module_of(arm).state_dict().items())
     torch.manual_seed(0)
-    bare = VitEncoder(TINY).state_dict()
+    bare = build_encoder(TINY).state_dict()
     assert all(torch.equal(weight, hybrid[f"encoder.{name}"]) for name, weight in bare.items())
 
 
@@ -143,9 +143,7 @@ def test_hidden_samples_do_not_change_the_contrast() -> None:
     _, hidden = module.reconstruct(
         *(batch[name] for name in ("signal", "valid_samples", "lead_mask", "noise"))
     )
-    changed = torch.where(
-        hidden.repeat_interleave(PATCH, dim=1)[:, None, :], windows(ROWS, seed=3), batch["signal"]
-    )
+    changed = torch.where(hidden, windows(ROWS, seed=3), batch["signal"])
     before, after = module(**batch), module(**batch | {"signal": changed})
     assert torch.equal(before["embedding"], after["embedding"])
     assert torch.equal(before["contrastive_sum"], after["contrastive_sum"])
@@ -230,16 +228,20 @@ def test_reconstruction_leaves_what_was_seen_and_fills_what_was_hidden() -> None
     batch = batch_for(module)
     signal, lead_mask = batch["signal"], batch["lead_mask"]
     waveform, hidden = module.reconstruct(signal, batch["valid_samples"], lead_mask, batch["noise"])
-    filled = hidden.repeat_interleave(PATCH, dim=1)[:, None, :] & lead_mask[:, :, None]
+    filled = hidden & lead_mask[:, :, None]
     assert torch.equal(waveform[~filled], signal[~filled])
     assert (waveform[filled] != signal[filled]).float().mean() > 0.99
-    assert hidden.sum(dim=1).tolist() == [9, 6, 9, 9, 9, 9]
+    assert (hidden == hidden[:, :1]).all()
+    assert hidden[:, 0].sum(dim=1).tolist() == [PATCH * patches for patches in (9, 6, 9, 9, 9, 9)]
 
 
 def test_reconstruction_of_a_perfect_decoder_is_the_signal() -> None:
     module = module_of("HL")
     batch = batch_for(module)
-    perfect = patch_targets(batch["signal"], batch["lead_mask"], PATCH).values.flatten(2)
+    layout = TINY.layout
+    perfect = patch_targets(
+        batch["signal"], batch["valid_samples"], batch["lead_mask"], layout
+    ).values.flatten(2)
     assert module.decoder is not None
     module.decoder.register_forward_hook(lambda *_: perfect)
     names = ("signal", "valid_samples", "lead_mask", "noise")

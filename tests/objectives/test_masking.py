@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ecgdist.objectives.masking import random_mask
+from ecgdist.objectives.masking import LIMB_LEADS, limb_group_mask, per_lead_mask, random_mask
+from ecgdist.record import STANDARD_LEADS
 
 
 def noise_of(rows: int, tokens: int, seed: int = 0) -> Tensor:
@@ -76,3 +77,58 @@ def test_equal_noise_still_keeps_the_right_number(ratio: float) -> None:
 def test_every_patch_is_hidden_equally_often() -> None:
     _, _, hidden = random_mask(noise_of(4000, 12), torch.ones(4000, 12, dtype=torch.bool), 0.75)
     assert (hidden.float().mean(dim=0) - 0.75).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("ratio", [0.5, 0.75, 0.9])
+def test_every_lead_is_masked_as_if_it_were_alone(ratio: float) -> None:
+    noise = noise_of(3, 12 * 10)
+    valid = torch.ones(3, 12, 10, dtype=torch.bool)
+    valid[1, :, 7:], valid[2, 3:] = False, False
+    kept, kept_valid, hidden = per_lead_mask(noise, valid.flatten(1), ratio)
+    for lead in range(12):
+        own = slice(lead * 10, lead * 10 + 10)
+        for row in range(3):
+            expected_kept, expected_hidden = slow_mask(
+                noise[row, own].tolist(), valid[row, lead].tolist(), ratio
+            )
+            used = [n - lead * 10 for n in kept[row][kept_valid[row]].tolist() if n // 10 == lead]
+            assert set(used) == expected_kept
+            assert set(hidden[row, own].nonzero().flatten().tolist()) == expected_hidden
+    assert all(row.tolist() == sorted(set(row.tolist())) for row in kept)
+
+
+def test_three_quarters_of_st_mem_leave_seven_patches_of_every_lead() -> None:
+    kept, kept_valid, hidden = per_lead_mask(noise_of(2, 360), torch.ones(2, 360, dtype=torch.bool), 0.75)
+    assert kept.shape == (2, 84)
+    assert kept_valid.all()
+    assert hidden.reshape(2, 12, 30).sum(dim=2).unique().tolist() == [23]
+    assert not torch.equal(hidden[0, :30], hidden[0, 30:60]), "every lead has a mask of its own"
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.75])
+def test_limb_leads_are_hidden_together_or_shown_together(ratio: float) -> None:
+    rows, limbs = 200, [lead in LIMB_LEADS for lead in STANDARD_LEADS]
+    valid = torch.ones(rows, 12, dtype=torch.bool)
+    valid[::2, 1] = False  # lead II
+    kept, kept_valid, hidden = limb_group_mask(noise_of(rows, 12), valid, ratio)
+    num_units = max(1, math.floor(7 * (1 - ratio)))
+    shown_groups = 0
+    for row in range(rows):
+        visible = set(kept[row][kept_valid[row]].tolist())
+        concealed = set(hidden[row].nonzero().flatten().tolist())
+        assert visible | concealed == set(valid[row].nonzero().flatten().tolist())
+        assert not visible & concealed
+        group = {n for n in range(12) if limbs[n] and valid[row, n]}
+        assert group <= visible or group <= concealed
+        assert len(visible - group) + (group <= visible) == num_units
+        shown_groups += group <= visible
+    assert shown_groups / rows == pytest.approx(num_units / 7, abs=0.1)
+
+
+def test_limb_leads_that_are_all_missing_are_no_unit() -> None:
+    valid = torch.ones(1, 12, dtype=torch.bool)
+    valid[:, :6] = False
+    kept, kept_valid, hidden = limb_group_mask(noise_of(1, 12), valid, 0.5)
+    assert kept_valid.sum() == hidden.sum() == 3
+    assert hidden[0, :6].sum() == 0
+    assert kept[0][kept_valid[0]].min() >= 6

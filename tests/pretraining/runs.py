@@ -21,8 +21,9 @@ from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine, parameter_groups
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import GradientWatch
-from ecgdist.pretraining.step import NO_VOTES, StepResult, TrainingStep, micro_batches
+from ecgdist.pretraining.step import NO_AUGMENTATIONS, NO_VOTES, StepResult, TrainingStep, micro_batches
 from ecgdist.pretraining.votes import Votes
+from ecgdist.signals.augment import AugmentConfig
 from ecgdist.streaming.batches import RankBatch
 from ecgdist.streaming.order import Order
 
@@ -52,6 +53,7 @@ class Setting:
     micro_batch: int = 10
     clip_norm: float = 1.0
     learning_rate: float = 1e-3
+    augment: AugmentConfig = NO_AUGMENTATIONS
 
 
 class PlainEngine:
@@ -120,6 +122,7 @@ class SmallRun:
             setting.micro_batch,
             TOTAL_STEPS,
             torch.device("cpu"),
+            setting.augment,
         )
 
     def steps(self, start: int, end: int) -> list[StepResult]:

@@ -49,6 +49,11 @@ def config(**values: Any) -> PretrainConfig:
         ({"optimizer": {"betas": [0.9, 1.0]}}, "optimizer.betas.1 = 1.0"),
         ({"optimizer": {"betas": [-0.1, 0.9]}}, "optimizer.betas.0 = -0.1"),
         ({"steps": 0}, "steps = 0"),
+        (
+            {"augment": {"student": ["blur"]}},
+            "augment.student.0 = 'blur': unknown augmentation blur; accepted",
+        ),
+        ({"augment": {"studnt": []}}, "unknown key augment.studnt"),
     ],
 )
 def test_a_wrong_value_is_named(values: dict[str, Any], sentence: str) -> None:
@@ -117,10 +122,21 @@ def test_what_changes_no_result_may_change_on_resume(free: dict[str, Any]) -> No
         {"objective": {"contrastive": {"temperature": 0.1}}},
         {"device": {"window_s": 5}},
         {"optimizer": {"clip_norm": 2}},
+        {"augment": {"student": ["time_out"]}},
+        {"augment": {"teacher": ["time_out"]}},
     ],
 )
 def test_what_changes_results_is_fixed_for_a_run(fixed: dict[str, Any]) -> None:
     assert config(**fixed).fixed_part() != config().fixed_part()
+
+
+def test_the_strength_of_an_augmentation_is_fixed_and_none_is_as_before_there_were_any() -> None:
+    weak, strong = (
+        config(augment={"student": [{"name": "time_out", "longest_s": seconds}]}) for seconds in (1, 2)
+    )
+    assert weak.fixed_part() != strong.fixed_part()
+    assert build(PretrainConfig, strong.model_dump(mode="json")) == strong
+    assert config().fixed_part()["augment"] == {}
 
 
 def test_checkpoints_come_by_time_unless_steps_are_asked_for() -> None:

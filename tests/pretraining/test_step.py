@@ -20,6 +20,7 @@ from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects, write_suspects
 from ecgdist.pretraining.step import StepResult, micro_batches
+from ecgdist.signals.augment import AUGMENTATIONS, AugmentConfig
 from ecgdist.storage import Location
 from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
 from tests.pretraining.processes import Processes
@@ -158,6 +159,41 @@ def test_the_loss_is_what_one_pass_over_the_whole_batch_gives(
     first = whole_batch[arm][0][0]
     assert first.parts == pytest.approx(expected, rel=1e-6)
     assert first.loss == pytest.approx(sum(expected.values()), rel=1e-6)
+
+
+AUGMENT = AugmentConfig.model_validate(
+    {
+        "student": [
+            {"name": "resized_crop", "p": 0.7},
+            {"name": "lead_drop", "lead_p": 0.3},
+            {"name": "gaussian_noise", "p": 0.7},
+            {"name": "powerline", "frequencies_hz": [45], "p": 0.7},
+        ],
+        "teacher": [{"name": "time_out", "longest_s": 0.5}, "baseline_wander"],
+    }
+)
+
+
+@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 1), (2, 2), (3, 10)])
+def test_augmented_views_are_those_of_the_global_batch(
+    processes: GroupOf, whole_batch: dict[str, Trained], world_size: int, micro_batch: int
+) -> None:
+    expected = train(Setting(learning_rate=LEARNING_RATE, augment=AUGMENT), True)
+    assert expected[0][0].loss != pytest.approx(whole_batch["HL"][0][0].loss, rel=1e-3)
+    setting = Setting(micro_batch=micro_batch, learning_rate=LEARNING_RATE, augment=AUGMENT)
+    for results, _, _, gradients in processes(world_size).run(train, setting, True):
+        assert_same_results(results, expected[0])
+        assert relative_difference(gradients, expected[3]) < TOLERANCE
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_augmentations_that_never_happen_change_no_bit(arm: str) -> None:
+    never = AugmentConfig.model_validate(
+        {view: [{"name": name, "p": 0} for name in AUGMENTATIONS] for view in ("student", "teacher")}
+    )
+    plain, augmented = (train(Setting(arm=arm, augment=a), True) for a in (AugmentConfig(), never))
+    assert plain[0] == augmented[0]
+    assert largest_difference(plain[1], augmented[1]) == 0
 
 
 def train_on_poisoned_rank(setting: Setting, bad_rank: int) -> tuple[Any, bool]:

@@ -139,6 +139,19 @@ def test_reconstruction_is_drawn_in_hidden_slots_only_and_they_are_shaded() -> N
     assert shades[0].get_x() == pytest.approx(start_mm)
 
 
+def test_leads_that_are_hidden_at_different_times_are_shaded_one_by_one() -> None:
+    signal = steps_mv(9.0)
+    hidden = np.zeros(signal.shape, dtype=bool)
+    hidden[0, 75:150], hidden[1] = True, True
+    figure = draw_reconstruction(signal, signal + 0.1, hidden, RATE_HZ, show=("I", "II", "V1"))
+    guesses = [line for line in figure.axes[0].lines if len(line.get_data()[0]) == 2250][1::2]
+    for guess, lead in zip(guesses, (0, 1, 6), strict=True):
+        np.testing.assert_array_equal(np.isfinite(np.asarray(guess.get_ydata())), hidden[lead])
+    shades = [p for p in figure.axes[0].patches if isinstance(p, Rectangle) and p.get_height() > 5]
+    assert [round(shade.get_width(), 6) for shade in shades] == [75 / 250 * 25, 2250 / 250 * 25]
+    assert shades[0].get_y() == pytest.approx(shades[1].get_y() + shades[1].get_height())
+
+
 def test_title_is_plain_text() -> None:
     figure = draw_record(steps_mv(), RATE_HZ, title=r"cost $\frac{1}$ and $x^")
     assert png(figure)[:4] == b"\x89PNG"

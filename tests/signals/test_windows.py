@@ -34,6 +34,19 @@ def test_standardise_uses_only_what_is_inside() -> None:
         np.testing.assert_allclose(scaled[row], expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_record_is_bit_equal_among_whole_and_padded_ones_and_the_input_stays(dtype: torch.dtype) -> None:
+    x = torch.from_numpy(signals_uv(11)).to(dtype)
+    inside = torch.ones(11, 12, 1000, dtype=torch.bool)
+    inside[3, :, 600:] = False
+    inside[9, 2] = False
+    before = x.clone()
+    together = standardise(x, inside)
+    for row in range(11):
+        assert torch.equal(standardise(x[row : row + 1], inside[row : row + 1])[0], together[row])
+    assert torch.equal(x, before)
+
+
 def test_a_flat_or_empty_record_gives_zeros_and_noise_below_a_microvolt_is_not_blown_up() -> None:
     inside = torch.ones(3, 12, 500, dtype=torch.bool)
     inside[1] = False
