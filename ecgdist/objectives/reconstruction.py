@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ecgdist.config import Config
-from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
 from ecgdist.models.layout import Layout
 from ecgdist.models.patches import at_least_float32
@@ -165,33 +165,3 @@ def reconstruction_sums(
 def token_weight(targets: PatchTargets, hidden: Tensor, row_weight: Tensor) -> Tensor:
     """How much each patch counts, ``(batch, tokens)``: hidden ones that are not flat, by the weight of their row."""
     return (hidden & (targets.variance >= FLAT_VARIANCE)) * at_least_float32(row_weight)[:, None]
-
-
-def count_tokens(
-    signal: Tensor,
-    valid_samples: Tensor,
-    lead_mask: Tensor,
-    noise: Tensor,
-    row_weight: Tensor,
-    patch_samples: int,
-    mask_ratio: float,
-) -> Tensor:
-    """`PretrainingModule.count_tokens` of an encoder whose tokens are patches of all leads, without the module.
-
-    Args:
-        signal, valid_samples, lead_mask, noise, row_weight: as there.
-        patch_samples: samples in one patch.
-        mask_ratio: share of patches hidden.
-
-    Raises:
-        TrainingError: if `noise` is for other tokens.
-    """
-    targets = patch_targets(signal, valid_samples, lead_mask, Layout("time", patch_samples))
-    valid = Layout("time", patch_samples).token_valid(valid_samples, lead_mask, targets.mean.shape[1])
-    if noise.shape != valid.shape:
-        raise TrainingError(
-            f"the noise is for {noise.shape[1]} tokens and patches of all leads are {valid.shape[1]}; "
-            "count with PretrainingModule.count_tokens"
-        )
-    _, _, hidden = random_mask(noise, valid, mask_ratio)
-    return token_weight(targets, hidden, row_weight).sum()

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ecgdist.errors import TrainingError
 from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
-from ecgdist.objectives.reconstruction import count_tokens
 from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
@@ -201,15 +200,12 @@ class TrainingStep:
         """Patches that the reconstruction of this rank's rows will be judged on, as a 0-d float64."""
         if self.objective.generative.weight == 0:
             return torch.zeros((), dtype=torch.float64, device=self._device)
-        encoder = self.engine.module.encoder
-        count = count_tokens(
+        count = self.engine.module.count_tokens(
             views.student,
             views.student_valid,
             views.student_leads,
             views.noise,
             torch.ones(len(views.noise), device=self._device),
-            encoder.patch_samples,
-            self.objective.student_mask_ratio,
         )
         return count.to(torch.float64)
 

@@ -8,7 +8,7 @@ from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.models.encoders import build_encoder
 from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
-from ecgdist.objectives.reconstruction import count_tokens, patch_targets
+from ecgdist.objectives.reconstruction import patch_targets
 from tests.models.batches import PATCH, TINY, TOKENS, WINDOW, ragged, windows
 
 ROWS = 6
@@ -54,7 +54,7 @@ def rows_of(batch: dict[str, Tensor], rows: Any) -> dict[str, Tensor]:
 
 def tokens_in(module: PretrainingModule, batch: dict[str, Tensor]) -> Tensor:
     names = ("signal", "valid_samples", "lead_mask", "noise", "row_weight")
-    return count_tokens(*(batch[name] for name in names), PATCH, module.config.generative.mask_ratio)
+    return module.count_tokens(*(batch[name] for name in names))
 
 
 def loss_and_gradients(

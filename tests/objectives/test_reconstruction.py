@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ecgdist.config import build
-from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.errors import ConfigError
 from ecgdist.models.layout import Layout
 from ecgdist.models.patches import token_valid
 from ecgdist.objectives.masking import random_mask
@@ -14,7 +14,6 @@ from ecgdist.objectives.reconstruction import (
     GenerativeConfig,
     Masking,
     PatchTargets,
-    count_tokens,
     patch_targets,
     reconstruction_sums,
 )
@@ -109,18 +108,6 @@ def test_nothing_to_reconstruct_counts_nothing(case: str) -> None:
     assert [part.item() for part in sums] == [0, 0]
 
 
-def test_the_count_without_a_model_is_the_count_of_the_loss() -> None:
-    signal, valid_samples, lead_mask = ragged(5)
-    signal[3] = 0
-    noise = torch.rand(5, TOKENS, generator=torch.Generator().manual_seed(1))
-    row_weight = torch.tensor([1.0, 1, 1, 1, 0])
-    _, _, hidden = random_mask(noise, token_valid(valid_samples, TOKENS, PATCH), 0.75)
-    targets = targets_of(signal, lead_mask)
-    _, count = reconstruction_sums(torch.zeros(5, TOKENS, 12 * PATCH), targets, hidden, row_weight)
-    assert count_tokens(signal, valid_samples, lead_mask, noise, row_weight, PATCH, 0.75) == count
-    assert count == 9 + 6 + 9
-
-
 def test_bfloat16_predictions_are_summed_in_float32() -> None:
     signal, lead_mask, hidden, row_weight, prediction = masked_batch()
     targets = targets_of(signal.bfloat16(), lead_mask)
@@ -200,9 +187,3 @@ def test_a_mask_that_the_tokens_cannot_have_is_refused(
 def test_two_masks_at_once_are_refused() -> None:
     with pytest.raises(ConfigError, match="choose one of them"):
         build(GenerativeConfig, {"mask": "per_lead", "group_limb_leads": True})
-
-
-def test_noise_for_other_tokens_is_refused() -> None:
-    signal, valid_samples, lead_mask = ragged(5)
-    with pytest.raises(TrainingError, match="noise is for 144 tokens and patches of all leads are 12"):
-        count_tokens(signal, valid_samples, lead_mask, torch.rand(5, 144), torch.ones(5), PATCH, 0.75)
