@@ -54,6 +54,7 @@ class Setting:
     clip_norm: float = 1.0
     learning_rate: float = 1e-3
     augment: AugmentConfig = NO_AUGMENTATIONS
+    encoder: EncoderConfig = ENCODER
 
 
 class PlainEngine:
@@ -107,7 +108,7 @@ class SmallRun:
         self.group = Group()
         self.setting = setting
         torch.manual_seed(0)
-        module = PretrainingModule(ENCODER, ARMS[setting.arm], PREPROCESSING.window_samples)
+        module = PretrainingModule(setting.encoder, ARMS[setting.arm], PREPROCESSING.window_samples)
         self.teacher = module.teacher()
         self.engine: Any = (
             PlainEngine(module, setting.clip_norm) if plain else self._deepspeed(module, universal)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from ecgdist.errors import TrainingError
+from ecgdist.models.config import EncoderConfig
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects, write_suspects
@@ -184,6 +185,20 @@ def test_augmented_views_are_those_of_the_global_batch(
     for results, _, _, gradients in processes(world_size).run(train, setting, True):
         assert_same_results(results, expected[0])
         assert relative_difference(gradients, expected[3]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("tokens", "patch_samples"), [("lead", 200), ("lead_time", 25)])
+def test_tokens_of_single_leads_train_alike_on_one_rank_and_on_many(
+    processes: GroupOf, tokens: str, patch_samples: int
+) -> None:
+    encoder = EncoderConfig.model_validate({"size": "tiny", "tokens": tokens, "patch_samples": patch_samples})
+    setting = Setting(encoder=encoder, learning_rate=LEARNING_RATE)
+    expected, student, teacher, _ = train(setting, True)
+    assert all(result.parts["reconstruction"] > 0 for result in expected)
+    for answer in processes(3).run(train, replace(setting, zero_stage=3, micro_batch=2), False):
+        assert_same_results(answer[0], expected)
+        assert largest_difference(answer[1], student) < TOLERANCE
+        assert largest_difference(answer[2], teacher) < TOLERANCE
 
 
 @pytest.mark.parametrize("arm", ARMS)
