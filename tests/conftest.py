@@ -156,6 +156,23 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
     return s3_server
 
 
+_BEGAN = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--begin-within-s",
+        type=float,
+        help="skip, and say so, what would begin later than so many seconds after the start",
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    most_s = item.config.getoption("--begin-within-s")
+    if most_s is not None and time.monotonic() - _BEGAN > most_s:
+        pytest.skip(f"there was no time left for it within {most_s:.0f} s")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly."""
     servers = {"ray_cluster", "s3_server"}

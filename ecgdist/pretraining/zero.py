@@ -1,6 +1,6 @@
 """Which ZeRO stage a run gets whose configuration names none.
 
-Stages save memory and cost communication (measured: `tests/benchmarks/RESULTS.md`, "ZeRO stages"). So the rule
+Stages save memory and cost communication (`python -m tests.benchmarks.zero` measures both). So the rule
 is: the lowest stage whose state fits into half of a 16 GiB device, the smallest that is usual; the other half is
 for activations. It looks at the model and the number of workers alone, never at the machine, so that a run keeps
 its stage wherever it goes on.

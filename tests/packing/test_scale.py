@@ -18,7 +18,7 @@ from tests.packing.scale import (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 def test_memory_stays_flat(tmp_path: Path) -> None:
     make_folder(tmp_path / "source", real_recordings([f"ptbxl={sample_folder()}"]), 20_000, seed=1)

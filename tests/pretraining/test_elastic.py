@@ -16,8 +16,10 @@ SIZES, STEPS = (4, 2, 3, 4), 3
 """Workers of one stretch after the other, and steps of each."""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    "zero_stage",
+    [pytest.param(n, marks=pytest.mark.slow if n in (0, 3) else pytest.mark.long) for n in range(4)],
+)
 def test_four_two_three_four_workers(
     processes: Callable[[int], Processes], tmp_path: Path, zero_stage: int
 ) -> None:

@@ -86,8 +86,7 @@ def test_no_step_is_lost_or_done_twice(sample_corpus: Corpus, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("kind", "tries"),
     [
-        pytest.param("worker", 2, marks=pytest.mark.slow),
-        *(pytest.param(kind, 2, marks=pytest.mark.long) for kind in ("driver", "drain")),
+        *(pytest.param(kind, 2, marks=pytest.mark.long) for kind in KINDS),
         *(pytest.param(kind, 20, marks=FULL_COUNT) for kind in KINDS),
     ],
 )

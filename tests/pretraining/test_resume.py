@@ -74,11 +74,9 @@ def test_going_on_with_another_number_of_workers(
         assert largest_difference(resumed.ended[2], teacher) < 1e-6
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [pytest.param(2, 1, marks=pytest.mark.slow), pytest.param(1, 2, marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_bf16_goes_on_with_another_number_of_workers(
     processes: GroupOf, tmp_path: Path, zero_stage: int, before: int, after: int
 ) -> None:

@@ -83,7 +83,7 @@ def come_back(proxy: FaultyS3) -> None:
     proxy.mute = None
 
 
-@pytest.mark.parametrize("go_away", [refuse, swallow])
+@pytest.mark.parametrize("go_away", [refuse, pytest.param(swallow, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "seconds", [pytest.param(SHORT_S, marks=pytest.mark.slow), pytest.param(LONG_S, marks=pytest.mark.long)]
 )
@@ -109,7 +109,7 @@ def test_a_run_waits_for_storage_that_is_away(
 
 
 @pytest.mark.parametrize(
-    "seconds", [pytest.param(0.0, marks=pytest.mark.slow), pytest.param(LONG_S, marks=pytest.mark.long)]
+    "seconds", [pytest.param(0.0, marks=pytest.mark.long), pytest.param(LONG_S, marks=pytest.mark.long)]
 )
 def test_workers_that_are_started_while_storage_is_away_wait_for_it(
     seconds: float, unbroken: ProofRun, tmp_path: Path, s3: S3Server
@@ -136,8 +136,13 @@ def test_workers_that_are_started_while_storage_is_away_wait_for_it(
     check(run, unbroken, starts=2)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("one_in", "latency_s"), [(20, 0.0), (0, 0.3)], ids=["failing", "slow"])
+@pytest.mark.parametrize(
+    ("one_in", "latency_s"),
+    [
+        pytest.param(20, 0.0, marks=pytest.mark.slow, id="failing"),
+        pytest.param(0, 0.3, marks=pytest.mark.long, id="slow"),
+    ],
+)
 def test_a_run_goes_on_with_storage_that_fails_or_is_slow(
     one_in: int, latency_s: float, unbroken: ProofRun, tmp_path: Path, s3: S3Server
 ) -> None:
