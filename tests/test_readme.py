@@ -38,7 +38,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_settings_of_a_long_run_are_valid() -> None:
-    (text,) = blocks("yaml")
+    text, _ = blocks("yaml")
     config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
     default = PretrainConfig(corpus="corpus", out="run")
     assert config.workers.is_elastic
@@ -46,6 +46,13 @@ def test_the_settings_of_a_long_run_are_valid() -> None:
     assert said == {"every_minutes", "keep_last"}
     for name in said:
         assert getattr(config.checkpoint, name) == getattr(default.checkpoint, name)
+
+
+def test_the_choices_are_valid_together() -> None:
+    _, text = blocks("yaml")
+    config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
+    assert config.encoder.tokens == "lead_time"
+    assert [each.p for each in config.augment.student] == [0.5, 0.3]
 
 
 def test_the_tests_of_the_promises_exist() -> None:
