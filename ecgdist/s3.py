@@ -485,4 +485,9 @@ def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
         retries={"total_max_attempts": 1, "mode": "standard"},
         max_pool_connections=_CONNECTIONS,
     )
-    return boto3.session.Session().client("s3", config=config)
+    values = dict(settings)
+    endpoint = values.get("AWS_ENDPOINT_URL_S3") or values.get("AWS_ENDPOINT_URL")
+    if values.get("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "").lower() == "true":
+        endpoint = None
+    # Named, since the environment may have changed since `settings` were taken from it.
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)

@@ -18,6 +18,7 @@ from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine, parameter_groups
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.nonfinite import GradientWatch
 from ecgdist.pretraining.schedule import learning_rate_at
 from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
 from ecgdist.record import NUM_LEADS
@@ -57,6 +58,7 @@ class DistributedEngine:
         self._parallel = DistributedDataParallel(module)
         self._optimizer = torch.optim.AdamW(parameter_groups(module, WEIGHT_DECAY), lr=0.0, betas=(0.9, 0.95))
         self._num_micro_batches, self._done = num_micro_batches, 0
+        self._watch = GradientWatch(module)
 
     def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
         self._done += 1
@@ -68,6 +70,9 @@ class DistributedEngine:
     def backward(self, loss: Tensor, last: bool) -> None:
         with nullcontext() if last else self._parallel.no_sync():
             loss.backward()
+
+    def take_not_finite(self) -> Tensor:
+        return self._watch.take()
 
     def update(self, learning_rate: float) -> float:
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), CLIP_NORM)

@@ -111,7 +111,8 @@ def soak(folder: Path, steps: int, checkpoints: int, workers: int = 1, most_s: f
     began = time.monotonic()
     lives: dict[int, Life] = {}
     samples, most_checkpoints, most_mb = 0, 0, 0.0
-    environment = psutil.Process().environ() | {"TMPDIR": str(scratch)}
+    # Ray's sockets do not fit into a long path.
+    environment = psutil.Process().environ() | {"TMPDIR": str(scratch), "RAY_TMPDIR": tempfile.gettempdir()}
     with log.open("w") as output:
         process = psutil.Popen(command, stdout=output, stderr=output, env=environment)
         try:
