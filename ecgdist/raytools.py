@@ -16,8 +16,15 @@ import ray.data  # sets up its loggers when it is imported, so before they are m
 from ecgdist.errors import ConfigError, DataError, EcgdistError, StorageError, TrainingError
 
 _OBJECT_STORE_BYTES = 400_000_000
-_IDLE_WORKER_MS = 5_000
-"""Ray ends idle workers after a second, and a start costs seconds; read tasks may come less often than that."""
+CLUSTER_SETTINGS = {
+    # Ray ends idle workers after a second, and a start costs seconds; read tasks may come less often than that.
+    "idle_worker_killing_time_threshold_ms": 5_000,
+    # To make lost results again, Ray 2.60 keeps what a task was given; of a task that gives blocks one after the other,
+    # for ever: about 30 kB of the object store for every segment of a stream. A result is lost with its node alone, and
+    # with the one node of a local cluster all is lost.
+    "lineage_pinning_enabled": False,
+}
+"""Ray's own settings of a local cluster."""
 _NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
 """Loggers that report the normal course of things as warnings."""
 
@@ -56,7 +63,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            _system_config={"idle_worker_killing_time_threshold_ms": _IDLE_WORKER_MS},
+            _system_config=CLUSTER_SETTINGS,
         )
     try:
         yield

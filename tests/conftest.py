@@ -29,6 +29,7 @@ from ecgdist.cli import app
 from ecgdist.corpus import Corpus
 from ecgdist.packing import PackConfig, pack
 from ecgdist.preprocessing import PackStep
+from ecgdist.raytools import CLUSTER_SETTINGS
 from ecgdist.sample import sample_folder
 
 # Tests share two cores; a thread pool per process would only make them wait for each other.
@@ -192,6 +193,7 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
+            _system_config=CLUSTER_SETTINGS,
         )
     yield
     ray.shutdown()

@@ -142,17 +142,13 @@ def test_a_missing_table_is_refused(stream: Stream) -> None:
         list(pool_tables(iter(items), read, LIMITS))
 
 
-_RAYS_OWN_BYTES = 50_000
-
-
 def available_object_store() -> float:
     return float(ray.available_resources().get("object_store_memory", 0.0))
 
 
 def wait_until_free(free: float) -> None:
-    """But for kilobytes of Ray's own: the smallest block of this stream has more than the tolerance."""
     deadline = time.monotonic() + 30
-    while (now := available_object_store()) < free - _RAYS_OWN_BYTES:
+    while (now := available_object_store()) < free:
         assert time.monotonic() < deadline, f"{now:.0f} bytes are available, {free:.0f} were at the start"
         gc.collect()
         time.sleep(0.1)
