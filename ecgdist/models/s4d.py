@@ -10,10 +10,10 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from ecgdist.models import recompute
 from ecgdist.models.config import EncoderConfig, Size
 from ecgdist.models.interface import WholeWindowEncoder
 from ecgdist.models.patches import at_least_float32
@@ -160,9 +160,6 @@ class S4dEncoder(WholeWindowEncoder):
         x = self.stem(signal).transpose(1, 2)
         valid = valid[:, ::2]
         for layer in self.layers:
-            if self.activation_checkpointing and is_grad_enabled():
-                x = checkpoint(layer, x, valid, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = layer(x, valid)
+            x = recompute.call(layer, x, valid, recompute=self.activation_checkpointing)
         out: Tensor = self.norm(x)
         return out.masked_fill(~valid[:, :, None], 0)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from einops import rearrange
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from ecgdist.errors import ConfigError
+from ecgdist.models import recompute
 
 
 class Attention(nn.Module):
@@ -65,11 +65,7 @@ class Transformer(nn.Module):
         # the end.
         key_mask = valid | ~valid.any(dim=1, keepdim=True)
         for block in self.blocks:
-            if self.activation_checkpointing and is_grad_enabled():
-                # No block draws random numbers, so their state need not be kept for the second pass.
-                x = checkpoint(block, x, key_mask, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, key_mask)
+            x = recompute.call(block, x, key_mask, recompute=self.activation_checkpointing)
         out: Tensor = self.norm(x)
         return out.masked_fill(~valid[:, :, None], 0)
 

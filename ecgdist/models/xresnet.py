@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from einops import rearrange
-from torch import Tensor, is_grad_enabled, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
+from ecgdist.models import recompute
 from ecgdist.models.config import EncoderConfig, Size
 from ecgdist.models.interface import WholeWindowEncoder
 from ecgdist.models.patches import at_least_float32
@@ -173,10 +173,7 @@ class XresnetEncoder(WholeWindowEncoder):
         valid = valid[:, ::2]
         x = F.max_pool1d(x, kernel_size=3, stride=2, padding=1).masked_fill(~valid[:, None, :], 0)
         for block in self.blocks:
-            if self.activation_checkpointing and is_grad_enabled():
-                x, valid = checkpoint(block, x, valid, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x, valid = block(x, valid)
+            x, valid = recompute.call(block, x, valid, recompute=self.activation_checkpointing)
         return x.transpose(1, 2)
 
 

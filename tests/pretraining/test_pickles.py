@@ -32,6 +32,7 @@ class Planted:
 
 
 def plant(file: Path, mark: Path) -> None:
+    # A file that this test has just had written.
     torch.save({**torch.load(file, weights_only=False), "extra": Planted(mark)}, file)
 
 
