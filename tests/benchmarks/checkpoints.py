@@ -190,7 +190,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder, storages(options.storages, Path(folder)) as found:
             for name, (environment, where) in found.items():
                 (Path(folder) / f"group-{name}").mkdir()
-                group = Processes(2, Path(folder) / f"group-{name}")
+                answer_s = 300 + 4 * options.repeats * options.seconds
+                group = Processes(2, Path(folder) / f"group-{name}", answer_s)
                 try:
                     measured = group.run(
                         measure, environment, where, size, options.stage, options.seconds, options.repeats

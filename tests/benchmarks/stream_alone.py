@@ -180,7 +180,9 @@ def memory(arguments: argparse.Namespace) -> None:
 
 
 def _store() -> ray.core.generated.node_manager_pb2.ObjectStoreStats:
-    return internal_api.node_stats(include_memory_info=False).store_stats
+    (node,) = ray.nodes()
+    where = node["NodeManagerAddress"], node["NodeManagerPort"]
+    return internal_api.node_stats(*where, include_memory_info=False).store_stats
 
 
 @contextmanager

@@ -28,7 +28,8 @@ class Processes:
         extensions: the folder in which torch would compile C++ extensions.
     """
 
-    def __init__(self, world_size: int, folder: Path) -> None:
+    def __init__(self, world_size: int, folder: Path, answer_s: float = _ANSWER_S) -> None:
+        self._answer_s = answer_s
         self.extensions = folder / "extensions"
         self.extensions.mkdir()
         context = multiprocessing.get_context("spawn")
@@ -49,7 +50,7 @@ class Processes:
         """What the function returns in every process, by rank; an `EcgdistError` comes back as a value."""
         for _, connection in self._members:
             connection.send((function, arguments))
-        deadline = time.monotonic() + _ANSWER_S
+        deadline = time.monotonic() + self._answer_s
         return [self._answer(rank, deadline) for rank in range(len(self._members))]
 
     def close(self) -> None:
@@ -64,7 +65,7 @@ class Processes:
         try:
             if connection.poll(max(0.0, deadline - time.monotonic())):
                 return connection.recv()
-            reason = f"gave no answer within {_ANSWER_S} s"
+            reason = f"gave no answer within {self._answer_s:.0f} s"
         except EOFError:
             reason = "ended with the error shown on standard error"
         self.close()
