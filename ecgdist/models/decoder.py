@@ -1,4 +1,4 @@
-"""The light decoders that predict hidden patches from encoded visible ones."""
+"""The light decoders that predict hidden patches, or what the whole window is like, from encoded visible ones."""
 
 from __future__ import annotations
 
@@ -7,51 +7,55 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ecgdist.models.config import SIZES, EncoderConfig
+from ecgdist.models.patches import pool
 from ecgdist.models.transformer import Transformer, initialise
 from ecgdist.record import NUM_LEADS
 
 
-class Decoder(nn.Module):
-    """Decoder (He et al. 2022, section 3): a learned token stands for a patch not encoded.
+class _Filled(nn.Module):
+    """A transformer over all tokens of a window, in which a learned one stands for each that was not encoded."""
 
-    All tokens of a record see each other, as in MTAE and MLAE.
-    """
-
-    def __init__(self, config: EncoderConfig) -> None:
+    def __init__(self, config: EncoderConfig, width: int, depth: int, heads: int) -> None:
         super().__init__()
-        shape = SIZES[config.size]
-        self.layout, self.width = config.layout, shape.decoder_width
-        self.narrow = nn.Linear(shape.width, self.width)
-        self.mask_token = nn.Parameter(torch.randn(self.width) * 0.02)
-        self.transformer = Transformer(
-            self.width, shape.decoder_depth, shape.decoder_heads, config.activation_checkpointing
-        )
-        self.predict = nn.Linear(self.width, self.layout.rows * config.patch_samples)
-        self.apply(initialise)
+        self.layout, self.width = config.layout, width
+        self.narrow = nn.Linear(config.shape.width, width)
+        self.mask_token = nn.Parameter(torch.randn(width) * 0.02)
+        self.transformer = Transformer(width, depth, heads, config.activation_checkpointing)
 
-    def forward(self, tokens: Tensor, kept: Tensor, kept_valid: Tensor, valid: Tensor) -> Tensor:
-        """Predict every patch of the window.
+    def features(self, tokens: Tensor, kept: Tensor, kept_valid: Tensor, valid: Tensor) -> Tensor:
+        """All tokens of the window, after they have seen each other: ``(batch, tokens, width)``.
 
         Args:
             tokens: ``(batch, kept, dim)`` from the encoder.
             kept: ``(batch, kept)`` int64 numbers of their patches, each at most once in a row.
             kept_valid: ``(batch, kept)`` bool, False for an unused slot.
             valid: ``(batch, tokens)`` bool, False for a token without signal.
-
-        Returns:
-            ``(batch, tokens, rows * patch)``.
         """
         encoded = torch.where(kept_valid[:, :, None], self.narrow(tokens), self.mask_token)
         places = kept[:, :, None].expand(-1, -1, self.width)
         full = self.mask_token.expand(*valid.shape, -1).scatter(1, places, encoded)
         positions = self.layout.positions(valid.shape[1], self.width, tokens.device).to(full.dtype)
-        predicted: Tensor = self.predict(self.mix(full + positions, valid))
-        return predicted
+        return self.mix(full + positions, valid)
 
     def mix(self, full: Tensor, valid: Tensor) -> Tensor:
         """Let tokens see each other: ``(batch, tokens, width)`` -> the same."""
         mixed: Tensor = self.transformer(full, valid)
         return mixed
+
+
+class Decoder(_Filled):
+    """Decoder of patches (He et al. 2022, section 3). All tokens of a record see each other, as in MTAE and MLAE."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        shape = SIZES[config.size]
+        super().__init__(config, shape.decoder_width, shape.decoder_depth, shape.decoder_heads)
+        self.predict = nn.Linear(self.width, self.layout.rows * config.patch_samples)
+        self.apply(initialise)
+
+    def forward(self, tokens: Tensor, kept: Tensor, kept_valid: Tensor, valid: Tensor) -> Tensor:
+        """Predict every patch of the window: ``(batch, tokens, rows * patch)``; arguments as in `features`."""
+        predicted: Tensor = self.predict(self.features(tokens, kept, kept_valid, valid))
+        return predicted
 
 
 class LeadwiseDecoder(Decoder):
@@ -66,6 +70,22 @@ class LeadwiseDecoder(Decoder):
         by_lead = rearrange(full, "b (l n) w -> (b l) n w", l=NUM_LEADS)
         mixed: Tensor = self.transformer(by_lead, rearrange(valid, "b (l n) -> (b l) n", l=NUM_LEADS))
         return rearrange(mixed, "(b l) n w -> b (l n) w", l=NUM_LEADS)
+
+
+class FeatureDecoder(_Filled):
+    """Decoder of features (Huang et al. 2023, CMAE, section 3.2): from a masked view to what the whole one is like.
+
+    What is contrasted is the mean over all tokens, hidden ones too. As wide as the encoder.
+    """
+
+    def __init__(self, config: EncoderConfig, depth: int) -> None:
+        shape = SIZES[config.size]
+        super().__init__(config, shape.width, depth, shape.heads)
+        self.apply(initialise)
+
+    def forward(self, tokens: Tensor, kept: Tensor, kept_valid: Tensor, valid: Tensor) -> Tensor:
+        """The embedding of the whole window: ``(batch, dim)``; arguments as in `features`."""
+        return pool(self.features(tokens, kept, kept_valid, valid), valid)
 
 
 def build_decoder(config: EncoderConfig) -> Decoder:

@@ -23,6 +23,7 @@ class Encoder(nn.Module, ABC):
         sizes: what each name of a size stands for.
         dim: width of a token and of an embedding.
         patch_samples: samples from one token to the next.
+        stem: the first layers, which see samples.
     """
 
     drops_tokens: ClassVar[bool]
@@ -30,6 +31,7 @@ class Encoder(nn.Module, ABC):
     sizes: ClassVar[Mapping[str, Size]]
     dim: int
     patch_samples: int
+    stem: nn.Module
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import torch
 from pydantic import model_validator
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 from ecgdist.config import Config
 from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.models.config import EncoderConfig
-from ecgdist.models.decoder import Decoder, build_decoder
+from ecgdist.models.decoder import Decoder, FeatureDecoder, build_decoder
 from ecgdist.models.encoders import ENCODERS, build_encoder
+from ecgdist.models.freezing import freeze
 from ecgdist.models.heads import Predictor, Projector
 from ecgdist.models.patches import pool
-from ecgdist.objectives.contrast import ContrastiveConfig, info_nce
+from ecgdist.objectives.contrast import ContrastiveConfig
+from ecgdist.objectives.method import PairContrast, TeacherContrast
 from ecgdist.objectives.reconstruction import (
     GenerativeConfig,
     Masking,
@@ -40,7 +43,7 @@ class ObjectiveConfig(Config):
     """Masked reconstruction; weight 0 for the contrastive arm (CL)."""
 
     contrastive: ContrastiveConfig = ContrastiveConfig()
-    """Contrast with the momentum teacher; weight 0 for the generative arm (GL)."""
+    """Contrast of two views of a record; weight 0 for the generative arm (GL)."""
 
     @property
     def arm(self) -> str:
@@ -56,11 +59,22 @@ class ObjectiveConfig(Config):
         masked = self.generative.weight > 0 or view == "masked"
         return self.generative.mask_ratio if masked else 0.0
 
+    @property
+    def student_passes(self) -> int:
+        """How many views of a record the student sees, each masked and contrasted in the same way."""
+        return self.contrastive.student_passes if self.contrastive.weight > 0 else 1
+
     @model_validator(mode="after")
     def _learns_something(self) -> ObjectiveConfig:
         if self.generative.weight == 0 and self.contrastive.weight == 0:
             raise ValueError(
                 "generative.weight and contrastive.weight are both 0: nothing is learned; set one above 0"
+            )
+        layers = self.contrastive.feature_decoder_layers
+        if layers and (self.student_mask_ratio == 0 or self.contrastive.weight == 0):
+            raise ValueError(
+                f"contrastive.feature_decoder_layers = {layers} decodes what a masked student does not see, but this "
+                "one contrasts nothing or sees everything; leave it out, or use student_view = masked"
             )
         if self.generative.weight > 0 and self.contrastive.student_view == "full":
             raise ValueError(
@@ -96,8 +110,32 @@ def check_together(encoder: EncoderConfig, objective: ObjectiveConfig) -> Maskin
     return Masking(encoder, objective.generative, ratio)
 
 
+class _Seen(NamedTuple):
+    """What the student made of a view.
+
+    Attributes:
+        tokens: ``(batch, kept, dim)``, encoded.
+        kept: ``(batch, kept)`` int64, their numbers.
+        kept_valid: ``(batch, kept)`` bool, False for an unused slot.
+        valid: ``(batch, tokens)`` bool, False for a token without signal.
+        hidden: ``(batch, tokens)`` bool, True = valid and not encoded.
+    """
+
+    tokens: Tensor
+    kept: Tensor
+    kept_valid: Tensor
+    valid: Tensor
+    hidden: Tensor
+
+    @property
+    def encoded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a decoder takes."""
+        return self[:4]
+
+
 class PretrainingModule(nn.Module):
-    """A student: one encoder, a decoder if it reconstructs, a projector and a predictor if it contrasts.
+    """A student: one encoder, a decoder if it reconstructs, a projector if it contrasts, a predictor if the method
+    has one.
 
     Seed torch before building it. Each part has its own stream of random numbers, so the same seed gives the
     same encoder in every arm (and from `build_encoder`), and the same decoder and heads in every arm that
@@ -123,15 +161,24 @@ class PretrainingModule(nn.Module):
         self.encoder = build_encoder(encoder_config)
         self.num_tokens = self.encoder.num_tokens(window_samples)
         decoder_seed, heads_seed = torch.randint(2**31, (2,), device="cpu").tolist()
+        contrastive = objective_config.contrastive
+        self._contrast = contrastive.build() if contrastive.weight > 0 else None
         self.decoder: Decoder | None = None
         self.projector: Projector | None = None
         self.predictor: Predictor | None = None
+        self.feature_decoder: FeatureDecoder | None = None
         if objective_config.generative.weight > 0:
             with _seeded(decoder_seed):
                 self.decoder = build_decoder(encoder_config)
-        if objective_config.contrastive.weight > 0:
+        if self._contrast is not None:
             with _seeded(heads_seed):
-                self.projector, self.predictor = Projector(encoder_config), Predictor(encoder_config)
+                self.projector = Projector(encoder_config)
+                if self._contrast.has_predictor:
+                    self.predictor = Predictor(encoder_config)
+                if contrastive.feature_decoder_layers:
+                    self.feature_decoder = FeatureDecoder(encoder_config, contrastive.feature_decoder_layers)
+            if contrastive.freeze_stem:
+                freeze(self.encoder.stem)
 
     def forward(
         self,
@@ -144,6 +191,7 @@ class PretrainingModule(nn.Module):
         positive: Tensor | None = None,
         query_patient: Tensor | None = None,
         key_patient: Tensor | None = None,
+        only_query: bool = False,
     ) -> dict[str, Tensor]:
         """Losses of some rows of the global batch, as sums; see `combine`.
 
@@ -153,9 +201,12 @@ class PretrainingModule(nn.Module):
             lead_mask: ``(batch, 12)`` bool, True = present.
             noise: ``(batch, num_tokens)`` uniform numbers that decide what is hidden.
             row_weight: ``(batch,)`` 1, or 0 for a row that only fills the batch.
-            keys, positive, query_patient, key_patient: for the contrastive part, as in `info_nce`.
+            keys, positive, query_patient, key_patient: for the contrastive part, as in `TeacherContrast.losses`; of a
+                method without a teacher, `keys` are ``cached`` of `PairContrast.share`.
+            only_query: give ``query`` alone.
 
         Returns:
+            with `only_query`, ``query`` ``(batch, dim)``, what the student contrasts, zeros for a row without signal;
             ``reconstruction_sum`` and ``contrastive_sum`` (0-d; only of parts with a weight above 0) and,
             detached, ``reconstruction_tokens`` (0-d, how many patches the first sums) and ``embedding``
             ``(batch, dim)``.
@@ -164,18 +215,30 @@ class PretrainingModule(nn.Module):
             DataError: if the window is not the one the module was built for.
             TrainingError: if the contrastive part lacks one of its inputs.
         """
-        tokens, kept, kept_valid, hidden, valid = self._encode(signal, valid_samples, lead_mask, noise)
-        embedding = pool(tokens, kept_valid)
+        seen = self._encode(signal, valid_samples, lead_mask, noise)
+        embedding = pool(seen.tokens, seen.kept_valid)
+        if only_query:
+            return {"query": self._query(seen, embedding)}
         outputs = {"embedding": embedding.detach()}
         if self.decoder is not None:
-            prediction = self.decoder(tokens, kept, kept_valid, valid)
+            prediction = self.decoder(*seen.encoded)
             targets = patch_targets(signal, valid_samples, lead_mask, self._layout)
-            error, count = reconstruction_sums(prediction, targets, hidden, row_weight)
+            error, count = reconstruction_sums(prediction, targets, seen.hidden, row_weight)
             outputs |= {"reconstruction_sum": error, "reconstruction_tokens": count.detach()}
-        if self.config.contrastive.weight > 0:
-            losses = self._contrast(embedding, keys, positive, query_patient, key_patient)
-            # The student has seen nothing of a record without one valid token: it has no direction to learn.
-            outputs["contrastive_sum"] = (losses * row_weight * kept_valid.any(dim=1)).sum()
+        if self._contrast is not None:
+            if keys is None or positive is None or query_patient is None or key_patient is None:
+                raise TrainingError(
+                    "the contrastive part needs keys, positive, query_patient and key_patient; compute the "
+                    "keys of the global batch first, or set contrastive.weight to 0"
+                )
+            query = self._query(seen, embedding)
+            if isinstance(self._contrast, PairContrast):
+                outputs["contrastive_sum"] = self._contrast.share(
+                    query, keys, positive, key_patient, row_weight
+                )
+            elif isinstance(self._contrast, TeacherContrast):
+                losses = self._contrast.losses(query, keys, positive, query_patient, key_patient)
+                outputs["contrastive_sum"] = (losses * row_weight * seen.kept_valid.any(dim=1)).sum()
         return outputs
 
     @torch.no_grad()
@@ -215,18 +278,21 @@ class PretrainingModule(nn.Module):
             raise ConfigError(
                 "this model has generative.weight = 0 and so no decoder; nothing can be reconstructed"
             )
-        tokens, kept, kept_valid, hidden, valid = self._encode(signal, valid_samples, lead_mask, noise)
+        seen = self._encode(signal, valid_samples, lead_mask, noise)
         targets = patch_targets(signal, valid_samples, lead_mask, self._layout)
-        prediction = self.decoder(tokens, kept, kept_valid, valid).float().reshape(targets.values.shape)
+        prediction = self.decoder(*seen.encoded).float().reshape(targets.values.shape)
         filled = prediction * spread(targets.variance)[:, :, None, None] + targets.mean[:, :, None, None]
-        unseen = hidden[:, :, None, None] & targets.present.expand_as(filled)
+        unseen = seen.hidden[:, :, None, None] & targets.present.expand_as(filled)
         waveform = torch.where(unseen, filled, self._layout.patchify(signal.float()))
         missing = ~lead_mask[:, :, None]
-        return self._layout.unpatchify(waveform).masked_fill(missing, 0), self._layout.samples(hidden)
+        return self._layout.unpatchify(waveform).masked_fill(missing, 0), self._layout.samples(seen.hidden)
 
     def teacher(self) -> MomentumTeacher | None:
-        """A momentum teacher that starts as a copy of this student, or None if nothing is contrasted."""
-        return MomentumTeacher(self.encoder, self.projector) if self.projector is not None else None
+        """A momentum teacher that starts as a copy of this student, or None if nothing is contrasted with one."""
+        if self._contrast is None or not self._contrast.has_teacher:
+            return None
+        assert self.projector is not None
+        return MomentumTeacher(self.encoder, self.projector)
 
     def student_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The named weights that the teacher follows: encoder and projector."""
@@ -236,10 +302,8 @@ class PretrainingModule(nn.Module):
             if name.startswith(("encoder.", "projector."))
         )
 
-    def _encode(
-        self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor, noise: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Mask and encode; returns tokens, kept, kept_valid, hidden, valid. The full view hides nothing."""
+    def _encode(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor, noise: Tensor) -> _Seen:
+        """Mask and encode. The full view hides nothing."""
         if signal.shape[-1] != self.window_samples:
             raise DataError(
                 f"this model was built for windows of {self.window_samples} samples and was given "
@@ -249,30 +313,23 @@ class PretrainingModule(nn.Module):
         if not self.encoder.drops_tokens:
             every = torch.arange(self.num_tokens, device=signal.device).expand_as(valid)
             tokens = self.encoder(signal, valid_samples, lead_mask)
-            return tokens, every, valid, torch.zeros_like(valid), valid
+            return _Seen(tokens, every, valid, valid, torch.zeros_like(valid))
         kept, kept_valid, hidden = self._masking(noise, valid)
         tokens = self.encoder(signal, valid_samples, lead_mask, kept, kept_valid)
-        return tokens, kept, kept_valid, hidden, valid
+        return _Seen(tokens, kept, kept_valid, valid, hidden)
 
-    def _contrast(
-        self,
-        embedding: Tensor,
-        keys: Tensor | None,
-        positive: Tensor | None,
-        query_patient: Tensor | None,
-        key_patient: Tensor | None,
-    ) -> Tensor:
-        """One contrastive loss per row: ``(batch, dim)`` -> ``(batch,)``."""
+    def _query(self, seen: _Seen, embedding: Tensor) -> Tensor:
+        """What is contrasted: ``(batch, dim)`` -> ``(batch, projected)``.
+
+        The student has seen nothing of a record without one valid token: it has no direction to learn, and zeros.
+        """
         assert self.projector is not None
-        assert self.predictor is not None
-        if keys is None or positive is None or query_patient is None or key_patient is None:
-            raise TrainingError(
-                "the contrastive part needs keys, positive, query_patient and key_patient; compute the "
-                "teacher's keys of the global batch first, or set contrastive.weight to 0"
-            )
-        queries = self.predictor(self.projector(embedding))
-        temperature = self.config.contrastive.temperature
-        return info_nce(queries, keys, positive, query_patient, key_patient, temperature)
+        if self.feature_decoder is not None:
+            embedding = self.feature_decoder(*seen.encoded)
+        query: Tensor = self.projector(embedding)
+        if self.predictor is not None:
+            query = self.predictor(query)
+        return query * seen.kept_valid.any(dim=1, keepdim=True)
 
 
 def combine(
@@ -299,7 +356,7 @@ def combine(
         weighted.append(config.generative.weight * reconstruction)
         parts["reconstruction"] = reconstruction.detach()
     if config.contrastive.weight > 0:
-        contrastive = sums["contrastive_sum"] / global_batch
+        contrastive = sums["contrastive_sum"] / (global_batch * config.student_passes)
         weighted.append(config.contrastive.weight * contrastive)
         parts["contrastive"] = contrastive.detach()
     return torch.stack(weighted).sum(), parts

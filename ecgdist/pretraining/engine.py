@@ -19,6 +19,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor
 
 from ecgdist.errors import DataError
+from ecgdist.models.freezing import is_frozen
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
@@ -83,7 +84,7 @@ class DeepSpeedEngine:
         """DeepSpeed's optimizer; its `param_groups` and `state` are AdamW's, for this rank's share."""
         return self._engine.optimizer
 
-    def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, *inputs: Tensor | bool | None) -> dict[str, Tensor]:
         """The student's sums for a micro-batch."""
         outputs: dict[str, Tensor] = self._engine(*inputs)
         return outputs
@@ -170,11 +171,11 @@ class DeepSpeedEngine:
 
 
 def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices decay; biases, norms and learned tokens do not."""
+    """Two groups for AdamW: matrices decay; biases, norms, learned tokens and frozen weights do not."""
     decayed: list[torch.nn.Parameter] = []
     plain: list[torch.nn.Parameter] = []
     for _, weight in module.named_parameters():
-        (decayed if weight.ndim > 1 else plain).append(weight)
+        (decayed if weight.ndim > 1 and not is_frozen(weight) else plain).append(weight)
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 

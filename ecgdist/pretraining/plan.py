@@ -10,6 +10,7 @@ import torch
 
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
+from ecgdist.errors import ConfigError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.checkpoint import TrainState
@@ -52,6 +53,7 @@ class RunPlan:
         )
         preprocessing = build(Preprocessing, {"pack": corpus.manifest.pack, "device": config.device})
         config.augment.check(preprocessing.pack.rate_hz)
+        _check_adjacent(config, preprocessing)
         if config.engine.zero_stage is None:
             parameters = count_parameters(config.encoder, config.objective, preprocessing.window_samples)
             config = with_stage(config, default_stage(parameters, config.workers.least))
@@ -80,6 +82,18 @@ class RunPlan:
         torch.manual_seed(self.config.seed)
         config = self.config
         return PretrainingModule(config.encoder, config.objective, self.preprocessing.window_samples)
+
+
+def _check_adjacent(config: PretrainConfig, preprocessing: Preprocessing) -> None:
+    contrastive, duration_s = config.objective.contrastive, preprocessing.pack.duration_s
+    if not (contrastive.weight > 0 and contrastive.kind.adjacent):
+        return
+    if 2 * preprocessing.window_samples > preprocessing.num_samples:
+        raise ConfigError(
+            f"objective.contrastive.method = {contrastive.method} takes two windows of device.window_s = "
+            f"{config.device.window_s:g} out of segments of {duration_s:g} s, one after the other; use at most "
+            f"{duration_s / 2:g}"
+        )
 
 
 def with_stage(config: PretrainConfig, zero_stage: int) -> PretrainConfig:

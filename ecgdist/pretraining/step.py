@@ -1,15 +1,16 @@
 """One optimizer step on the global batch, whatever the number of workers and micro-batches.
 
-The teacher's keys of the whole global batch come first, without gradient; then every micro-batch of the
-student is contrasted with all of them. Losses are sums over rows, divided by counts of the global batch, so
-how rows are spread over ranks and micro-batches changes memory and time, not mathematics.
+The keys of the whole global batch come first, without gradient: the teacher's embeddings, or those of the student
+where a method has no teacher. Then every micro-batch of the student is contrasted with all of them. Losses are sums
+over rows, divided by counts of the global batch, so how rows are spread over ranks and micro-batches changes memory
+and time, not mathematics.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from dataclasses import dataclass, replace
+from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -17,16 +18,26 @@ import torch
 from torch import Tensor
 
 from ecgdist.errors import TrainingError
+from ecgdist.models.patches import at_least_float32
 from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
 from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from ecgdist.preprocessing import Preprocessing
+from ecgdist.pretraining.collapse import Spread, measure
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects
 from ecgdist.pretraining.views import augment
 from ecgdist.pretraining.votes import Votes
 from ecgdist.signals.augment import AugmentConfig, View
 from ecgdist.streaming.batches import RankBatch
-from ecgdist.streaming.draws import AUGMENT_STUDENT, AUGMENT_TEACHER, CROP_STUDENT, CROP_TEACHER, MASK, Draws
+from ecgdist.streaming.draws import (
+    AUGMENT_STUDENT,
+    AUGMENT_TEACHER,
+    CROP_STUDENT,
+    CROP_TEACHER,
+    MASK,
+    MASK_SECOND,
+    Draws,
+)
 from ecgdist.streaming.order import Order
 
 NO_VOTES = Votes()
@@ -41,7 +52,7 @@ class Engine(Protocol):
 
     module: PretrainingModule
 
-    def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, *inputs: Tensor | bool | None) -> dict[str, Tensor]:
         """The student's sums for a micro-batch."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -66,25 +77,41 @@ class StepResult:
         parts: ``reconstruction`` and ``contrastive``, before weighting.
         gradient_norm: before clipping.
         votes: what is agreed to happen after the step.
+        spread: of the embeddings of the global batch, where it was asked for.
     """
 
     loss: float
     parts: dict[str, float]
     gradient_norm: float
     votes: Votes
+    spread: Spread | None = None
+
+
+class _View(NamedTuple):
+    """One view of a rank's rows on the training device, filtered, cut, augmented and scaled.
+
+    Attributes:
+        signal: ``(b, 12, window)``.
+        valid_samples: ``(b,)``.
+        lead_mask: ``(b, 12)``.
+        noise: ``(b, tokens)``, which decides what of it is hidden from the student.
+    """
+
+    signal: Tensor
+    valid_samples: Tensor
+    lead_mask: Tensor
+    noise: Tensor
+
+    def rows(self, chosen: Tensor) -> _View:
+        """The view of some of the rows."""
+        return _View(*(values[chosen] for values in self))
 
 
 @dataclass(frozen=True)
-class _Views:
-    """A rank's rows on the training device, filtered and cut: ``(b, 12, window)`` and facts about them."""
+class _Batch:
+    """A rank's rows: their views, the student's first, and ``(b,)`` facts about them."""
 
-    student: Tensor
-    student_valid: Tensor
-    student_leads: Tensor
-    teacher: Tensor
-    teacher_valid: Tensor
-    teacher_leads: Tensor
-    noise: Tensor
+    views: list[_View]
     patient: Tensor
     positions: Tensor
 
@@ -110,35 +137,47 @@ class TrainingStep:
         self._total_steps, self._augmentations = total_steps, augmentations
         self._draws = Draws(order.seed, order.global_batch)
         self._rank_rows = [len(order.positions_of(r, group.world_size)) for r in range(group.world_size)]
-        self.num_micro_batches = micro_batches(order, group.world_size, micro_batch)
+        self._contrast = objective.contrastive.kind if objective.contrastive.weight > 0 else None
+        self._passes = objective.student_passes
+        self._chunks = np.array_split(
+            np.arange(self._rank_rows[group.rank]), micro_batches(order, group.world_size, micro_batch)
+        )
 
-    def __call__(self, batch: RankBatch, learning_rate: float, votes: Votes = NO_VOTES) -> StepResult:
+    def __call__(
+        self, batch: RankBatch, learning_rate: float, votes: Votes = NO_VOTES, look: bool = False
+    ) -> StepResult:
         """Train on one global batch, and count the `votes` of all ranks on the way.
+
+        Args:
+            batch: this rank's rows.
+            learning_rate: of this step.
+            votes: of this rank.
+            look: whether to measure the spread of the embeddings; all ranks ask alike.
 
         Raises:
             NotFiniteError: on all ranks together, before the weights change, if a loss or gradient is not finite on
                 any of them.
             TrainingError: on all ranks together, after it, if only the sum of the gradients is not.
         """
-        views = self._views(batch)
-        keys = key_patient = None
-        if self.teacher is not None:
-            own = self._teacher_keys(views)
-            keys = self._group.gather_rows(own, self._rank_rows)
-            key_patient = self._group.gather_rows(views.patient, self._rank_rows)
-        tokens = self._group.sum(self._count_tokens(views))
-        chunks = np.array_split(np.arange(len(batch.positions)), self.num_micro_batches)
+        own = self._views(batch)
+        keys, key_patient = self._keys(own), None
+        if self._contrast is not None:
+            key_patient = self._group.gather_rows(own.patient, self._rank_rows)
+        tokens = self._group.sum(self._count_tokens(own))
+        chunks = [(view, chunk) for view in range(self._passes) for chunk in self._chunks]
         totals = torch.zeros(2, dtype=torch.float64)
-        bad_loss, bad_gradient = [], []
-        for number, chunk in enumerate(chunks):
-            loss, sums = self._forward(views, chunk, keys, key_patient, tokens)
+        bad_loss, bad_gradient, embeddings = [], [], []
+        for number, (view, chunk) in enumerate(chunks):
+            loss, sums, embedding = self._forward(own, view, chunk, keys[view], key_patient, tokens)
+            if view == 0:
+                embeddings.append(embedding)
             self.engine.backward(loss, last=number == len(chunks) - 1)
             totals += sums
             bad_loss.append(not torch.isfinite(sums).all())
             bad_gradient.append(self.engine.take_not_finite())
         totals, num_bad, agreed = self._agree(totals, bad_loss, torch.stack(bad_gradient), votes)
         if num_bad:
-            self._stop(batch, chunks, bad_loss, bad_gradient)
+            self._stop(batch, [chunk for _, chunk in chunks], bad_loss, bad_gradient)
         gradient_norm = self.engine.update(learning_rate)
         if not math.isfinite(gradient_norm):
             raise TrainingError(
@@ -152,84 +191,96 @@ class TrainingStep:
                 batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end
             )
             self.engine.update_teacher(self.teacher, momentum)
-        return self._result(totals, tokens, gradient_norm, agreed)
+        result = self._result(totals, tokens, gradient_norm, agreed)
+        return replace(result, spread=measure(self._gather(torch.cat(embeddings)))) if look else result
 
-    def _views(self, batch: RankBatch) -> _Views:
-        """Filter, cut, augment and scale both views; every draw depends on the position in the global batch alone."""
-        pre, device = self._preprocessing, self._device
+    def _views(self, batch: RankBatch) -> _Batch:
+        """Filter, cut, augment and scale the views; every draw depends on the position in the global batch alone."""
+        pre, draws, device = self._preprocessing, self._draws, self._device
         valid = torch.from_numpy(batch.valid_samples).to(device)
         lead_mask = torch.from_numpy(batch.lead_mask).to(device)
         filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
-        spare = np.maximum(batch.valid_samples - pre.window_samples, 0) + 1
         chosen = self._augmentations
-        kinds = [
-            (CROP_STUDENT, AUGMENT_STUDENT, chosen.student),
-            (CROP_TEACHER, AUGMENT_TEACHER, chosen.teacher),
-        ]
-        views = []
-        for crop, stream, augmentations in kinds if self.teacher is not None else kinds[:1]:
-            starts = torch.from_numpy(self._draws.integers(crop, batch.step, batch.positions, spare)).to(
-                device
-            )
-            view = View(*pre.cut(filtered, starts, valid), lead_mask)
-            view = augment(
-                view, augmentations, pre.pack.rate_hz, self._draws, stream, batch.step, batch.positions
-            )
-            views.append((pre.scale(*view), view.valid_samples, view.lead_mask))
-        width = self.engine.module.num_tokens
-        noise = self._draws.uniform(MASK, batch.step, batch.positions, width)
-        return _Views(
-            *views[0],
-            *views[-1],
-            torch.from_numpy(noise).to(device),
-            torch.from_numpy(batch.patient).to(device),
-            torch.from_numpy(batch.positions).to(device),
+        streams = (
+            (CROP_STUDENT, AUGMENT_STUDENT, chosen.student, MASK),
+            (CROP_TEACHER, AUGMENT_TEACHER, chosen.teacher, MASK_SECOND),
+        )
+        adjacent = self._contrast is not None and self._contrast.adjacent
+        windows = pre.window_samples * (2 if adjacent else 1)
+        spare = np.maximum(batch.valid_samples - windows, 0) + 1
+        start = np.zeros_like(spare)
+        views: list[_View] = []
+        for crop, stream, augmentations, mask in streams[: 1 if self._contrast is None else 2]:
+            if adjacent and views:
+                start = start + pre.window_samples
+            else:
+                start = draws.integers(crop, batch.step, batch.positions, spare)
+            view = View(*pre.cut(filtered, torch.from_numpy(start).to(device), valid), lead_mask)
+            view = augment(view, augmentations, pre.pack.rate_hz, draws, stream, batch.step, batch.positions)
+            width = self.engine.module.num_tokens
+            noise = torch.from_numpy(draws.uniform(mask, batch.step, batch.positions, width)).to(device)
+            views.append(_View(pre.scale(*view), view.valid_samples, view.lead_mask, noise))
+        return _Batch(
+            views, torch.from_numpy(batch.patient).to(device), torch.from_numpy(batch.positions).to(device)
         )
 
-    def _teacher_keys(self, views: _Views) -> Tensor:
+    @torch.no_grad()
+    def _keys(self, own: _Batch) -> list[Tensor | None]:
+        """For each view that the student sees, what it is contrasted with, of the whole global batch."""
+        if self._contrast is None:
+            return [None]
+        if self.teacher is not None:
+            return [self._gather(self._teacher_keys(own.views[1 - n])) for n in range(self._passes)]
+        first, second = (self._gather(self._queries(view)) for view in own.views)
+        return [torch.cat([first, second]), torch.cat([second, first])]
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        return self._group.gather_rows(rows, self._rank_rows)
+
+    def _teacher_keys(self, view: _View) -> Tensor:
         assert self.teacher is not None
-        chunks = torch.tensor_split(torch.arange(len(views.positions)), self.num_micro_batches)
-        parts = [
-            self.teacher.keys(views.teacher[c], views.teacher_valid[c], views.teacher_leads[c])
-            for c in chunks
-            if len(c)
-        ]
+        parts = [self.teacher.keys(*view.rows(torch.from_numpy(c))[:3]) for c in self._chunks if len(c)]
         return torch.cat(parts)
 
-    def _count_tokens(self, views: _Views) -> Tensor:
+    def _queries(self, view: _View) -> Tensor:
+        """What the student makes of a view."""
+        parts = []
+        for chunk in self._chunks:
+            rows, weight = self._rows(chunk)
+            outputs = self.engine.forward(*view.rows(rows), weight, None, None, None, None, True)
+            parts.append(at_least_float32(outputs["query"][: len(chunk)]))
+        return torch.cat(parts)
+
+    def _count_tokens(self, own: _Batch) -> Tensor:
         """Patches that the reconstruction of this rank's rows will be judged on, as a 0-d float64."""
-        if self.objective.generative.weight == 0:
-            return torch.zeros((), dtype=torch.float64, device=self._device)
-        count = self.engine.module.count_tokens(
-            views.student,
-            views.student_valid,
-            views.student_leads,
-            views.noise,
-            torch.ones(len(views.noise), device=self._device),
-        )
-        return count.to(torch.float64)
+        count = torch.zeros((), dtype=torch.float64, device=self._device)
+        if self.objective.generative.weight > 0:
+            weight = torch.ones(len(own.positions), device=self._device)
+            for view in own.views[: self._passes]:
+                count += self.engine.module.count_tokens(*view, weight)
+        return count
+
+    def _rows(self, chunk: npt.NDArray[np.int_]) -> tuple[Tensor, Tensor]:
+        """The rows of a micro-batch and their weights.
+
+        Under ZeRO-3 all ranks must run the model equally often; one without rows left runs one of weight 0.
+        """
+        rows = torch.as_tensor(chunk if len(chunk) else [0], device=self._device)
+        return rows, torch.full((len(rows),), float(len(chunk) > 0), device=self._device)
 
     def _forward(
         self,
-        views: _Views,
+        own: _Batch,
+        view: int,
         chunk: npt.NDArray[np.int_],
         keys: Tensor | None,
         key_patient: Tensor | None,
         tokens: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of one micro-batch, scaled for an engine that averages over ranks, and its plain sums."""
-        # Under ZeRO-3 all ranks must run the model equally often; one without rows left runs one of weight 0.
-        rows = torch.as_tensor(chunk if len(chunk) else [0], device=self._device)
-        weight = torch.full((len(rows),), float(len(chunk) > 0), device=self._device)
-        contrast = () if keys is None else (keys, views.positions[rows], views.patient[rows], key_patient)
-        outputs = self.engine.forward(
-            views.student[rows],
-            views.student_valid[rows],
-            views.student_leads[rows],
-            views.noise[rows],
-            weight,
-            *contrast,
-        )
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of one micro-batch: the loss, scaled for an engine that averages over ranks, plain sums, and embeddings."""
+        rows, weight = self._rows(chunk)
+        contrast = () if keys is None else (keys, own.positions[rows], own.patient[rows], key_patient)
+        outputs = self.engine.forward(*own.views[view].rows(rows), weight, *contrast)
         loss, _ = combine(outputs, tokens.float(), self._order.global_batch, self.objective)
         zero = torch.zeros(())
         sums = torch.stack(
@@ -238,7 +289,7 @@ class TrainingStep:
                 for name in ("reconstruction_sum", "contrastive_sum")
             ]
         )
-        return loss * self._group.world_size, sums
+        return loss * self._group.world_size, sums, at_least_float32(outputs["embedding"][: len(chunk)])
 
     def _agree(
         self, totals: Tensor, bad_loss: list[bool], bad_gradient: Tensor, votes: Votes
@@ -273,6 +324,6 @@ class TrainingStep:
 
 
 def micro_batches(order: Order, world_size: int, micro_batch: int) -> int:
-    """How often every rank runs the model in a step, so that none has over `micro_batch` rows at once."""
+    """How often every rank runs the model for a view, so that none has over `micro_batch` rows at once."""
     most = max(len(order.positions_of(rank, world_size)) for rank in range(world_size))
     return -(-most // micro_batch)

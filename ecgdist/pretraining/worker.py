@@ -17,6 +17,7 @@ from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.patience import patiently
 from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
+from ecgdist.pretraining.collapse import Spread
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
@@ -84,7 +85,7 @@ class Worker:
         Storage that is away is waited for: a worker that is started again meanwhile has not failed.
         """
         self.group, self._mailbox = group, mailbox
-        self._has_told = False
+        self._has_told = self._has_collapsed = False
         self.plan = patiently(partial(RunPlan.of, config), tell=self._tell_waiting)
         store = CheckpointStore(Location.of(config.out))
         restored, warnings = store.restore(scratch, group, self._tell_waiting)
@@ -131,11 +132,12 @@ class Worker:
                 learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
                 recorder.add(batch)
                 votes = notices.votes(save=self.group.rank == 0 and writer.due_by_time)
-                result = self._train_step(batch, learning_rate, votes)
+                report = (self.step + 1) % config.log_every_steps == 0
+                result = self._train_step(batch, learning_rate, votes, look=report)
                 self.step += 1
                 score.add(result.loss, result.parts)
                 last = result.votes.stop or self.step == plan.total_steps
-                if log is not None and (last or self.step % config.log_every_steps == 0):
+                if log is not None and (last or report):
                     self._report(log, result, learning_rate, pace)
                 self._tell_finished(writer)
                 if last or result.votes.save or config.checkpoint.due_at(self.step):
@@ -158,7 +160,8 @@ class Worker:
             config.engine,
             config.optimizer,
             config.encoder.shape.weight_decay if weight_decay is None else weight_decay,
-            micro_batches(self.plan.order, self.group.world_size, config.engine.micro_batch),
+            micro_batches(self.plan.order, self.group.world_size, config.engine.micro_batch)
+            * config.objective.student_passes,
             universal=universal,
         )
 
@@ -200,6 +203,7 @@ class Worker:
             "loss": result.loss,
             **result.parts,
             "gradient_norm": result.gradient_norm,
+            **({} if result.spread is None else result.spread._asdict()),
             "learning_rate": learning_rate,
             "workers": self.group.world_size,
             **pace.take(),
@@ -207,6 +211,19 @@ class Worker:
         log.add(row)
         log.flush_now_and_then()
         self._mailbox.post({"metrics": row})
+        self._warn_of_collapse(result.spread)
+
+    def _warn_of_collapse(self, spread: Spread | None) -> None:
+        """Say it once, and again only if it was better in between."""
+        if spread is None:
+            return
+        if spread.is_collapsed and not self._has_collapsed:
+            self._say(
+                f"WARNING: at step {self.step} the embeddings of all records are nearly the same ({spread}): training "
+                "has collapsed, or has not begun to tell records apart. If it stays so, begin anew in another --out, "
+                "with a lower optimizer.learning_rate or another objective.contrastive.method"
+            )
+        self._has_collapsed = spread.is_collapsed
 
     def _stopped(self, checkpoint: str, notices: Notices) -> Stopped:
         notice = notices.of_all()

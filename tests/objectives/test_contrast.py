@@ -2,11 +2,13 @@ import math
 
 import pytest
 import torch
+from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
 from ecgdist.config import build
 from ecgdist.errors import ConfigError
-from ecgdist.objectives.contrast import ContrastiveConfig, info_nce
+from ecgdist.objectives.contrast import METHODS, ContrastiveConfig
+from ecgdist.objectives.moco import info_nce
 
 PATIENTS = torch.tensor([7, 3, 7, 5, 9, 3])
 
@@ -108,3 +110,34 @@ def test_a_teacher_that_would_speed_up_is_refused() -> None:
 def test_a_value_that_means_nothing_is_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(values))):
         build(ContrastiveConfig, values)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"method": "mocco"}, "method = 'mocco'"),
+        ({"method": "byol", "temperature": 0.1}, "temperature = 0.1, but byol divides by none"),
+        ({"method": "moco", "same_patient": "positive"}, "same_patient = positive needs method = cmsc"),
+        ({"method": "simclr", "two_views": True}, "simclr has no teacher"),
+        ({"method": "cmsc", "momentum_start": 0.9}, "cmsc has no teacher"),
+    ],
+)
+def test_a_setting_of_another_method_is_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build(ContrastiveConfig, values)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_saved_of_a_method_is_read_again(method: str) -> None:
+    config = build(ContrastiveConfig, {"method": method})
+    assert build(ContrastiveConfig, config.model_dump(mode="json")) == config
+    assert isinstance(config.build(), METHODS[method])
+
+
+def test_the_loss_of_a_batch_is_that_of_a_published_library() -> None:
+    """Without a common patient, MoCo v3 is its InfoNCE times 2 T."""
+    queries, keys = draws(6, 6)
+    alone = torch.arange(6)
+    expected = NTXentLoss(temperature=0.2)(queries, alone, ref_emb=keys, ref_labels=alone.clone())
+    losses = info_nce(queries, keys, alone, alone, alone, 0.2)
+    assert losses.mean().item() == pytest.approx(2 * 0.2 * expected.item(), rel=1e-5)

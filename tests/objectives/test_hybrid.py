@@ -267,7 +267,7 @@ def test_a_configuration_that_means_nothing_is_refused(values: dict[str, object]
 def test_wrong_use_is_refused_with_what_to_do() -> None:
     hybrid, contrastive = module_of("HL"), module_of("CL")
     batch = batch_for(hybrid)
-    with pytest.raises(TrainingError, match="compute the teacher's keys"):
+    with pytest.raises(TrainingError, match="compute the keys"):
         hybrid(**batch | {"keys": None})
     with pytest.raises(DataError, match="windows of 300 samples and was given 325"):
         hybrid(**batch | {"signal": torch.zeros(ROWS, 12, WINDOW + PATCH)})

@@ -33,11 +33,33 @@ ENCODER = EncoderConfig(size="tiny", patch_samples=25)
 PREPROCESSING = Preprocessing(
     pack=PackStep(rate_hz=100, duration_s=3, min_duration_s=1), device=DeviceStep(window_s=2, lowpass_hz=40)
 )
+
+
+def _hybrid(**contrastive: object) -> ObjectiveConfig:
+    return ObjectiveConfig(contrastive=ContrastiveConfig.model_validate(contrastive))
+
+
+def _contrastive(**contrastive: object) -> ObjectiveConfig:
+    return _hybrid(**contrastive).model_copy(update={"generative": GenerativeConfig(weight=0)})
+
+
 ARMS = {
     "HL": ObjectiveConfig(),
     "GL": ObjectiveConfig(contrastive=ContrastiveConfig(weight=0)),
     "CL": ObjectiveConfig(generative=GenerativeConfig(weight=0)),
 }
+METHODS = {
+    "MoCo v3": _contrastive(method="moco", two_views=True, freeze_stem=True),
+    "CMAE": _hybrid(method="moco", feature_decoder_layers=2, temperature=0.07),
+    "BYOL": _contrastive(method="byol"),
+    "BYOL, two views, hybrid": _hybrid(method="byol", two_views=True),
+    "SimCLR": _contrastive(method="simclr"),
+    "SimCLR, hybrid": _hybrid(method="simclr"),
+    "CMSC": _contrastive(method="cmsc"),
+    "CMSC, hybrid": _hybrid(method="cmsc", same_patient="ignored"),
+}
+"""Arms of other contrastive methods, and of more views, than the default's."""
+OBJECTIVES = ARMS | METHODS
 ORDER = Order([16, 16, 8], seed=7, lanes=LANES, global_batch=GLOBAL_BATCH, shuffle_rows=20)
 
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -56,6 +78,18 @@ class Setting:
     augment: AugmentConfig = NO_AUGMENTATIONS
     encoder: EncoderConfig = ENCODER
 
+    @property
+    def objective(self) -> ObjectiveConfig:
+        """Of the arm."""
+        return OBJECTIVES[self.arm]
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """With windows of which two fit into a segment, where the arm takes two."""
+        if not self.objective.contrastive.kind.adjacent:
+            return PREPROCESSING
+        return PREPROCESSING.model_copy(update={"device": DeviceStep(window_s=1, lowpass_hz=40)})
+
 
 class PlainEngine:
     """The obvious engine, to compare DeepSpeed's with; it keeps the gradients of the last step.
@@ -71,7 +105,7 @@ class PlainEngine:
         self.gradients: Arrays = {}
         self._watch = GradientWatch(module)
 
-    def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, *inputs: Tensor | bool | None) -> dict[str, Tensor]:
         return self.module(*inputs)
 
     def backward(self, loss: Tensor, last: bool) -> None:
@@ -108,7 +142,8 @@ class SmallRun:
         self.group = Group()
         self.setting = setting
         torch.manual_seed(0)
-        module = PretrainingModule(setting.encoder, ARMS[setting.arm], PREPROCESSING.window_samples)
+        preprocessing = setting.preprocessing
+        module = PretrainingModule(setting.encoder, setting.objective, preprocessing.window_samples)
         self.teacher = module.teacher()
         self.engine: Any = (
             PlainEngine(module, setting.clip_norm) if plain else self._deepspeed(module, universal)
@@ -116,8 +151,8 @@ class SmallRun:
         self._step = TrainingStep(
             self.engine,
             self.teacher,
-            ARMS[setting.arm],
-            PREPROCESSING,
+            setting.objective,
+            preprocessing,
             ORDER,
             self.group,
             setting.micro_batch,
@@ -153,7 +188,8 @@ class SmallRun:
             config,
             OptimizerConfig(clip_norm=setting.clip_norm),
             WEIGHT_DECAY,
-            micro_batches(ORDER, self.group.world_size, setting.micro_batch),
+            micro_batches(ORDER, self.group.world_size, setting.micro_batch)
+            * setting.objective.student_passes,
             universal=universal,
         )
 

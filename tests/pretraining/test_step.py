@@ -18,17 +18,19 @@ import torch
 from ecgdist.errors import TrainingError
 from ecgdist.models.config import EncoderConfig
 from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.objectives.method import PairContrast, TeacherContrast
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects, write_suspects
 from ecgdist.pretraining.step import StepResult, micro_batches
 from ecgdist.signals.augment import AUGMENTATIONS, AugmentConfig
 from ecgdist.storage import Location
-from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, Draws
+from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, MASK_SECOND, Draws
 from tests.pretraining.processes import Processes
 from tests.pretraining.runs import (
     ARMS,
     ENCODER,
     GLOBAL_BATCH,
+    METHODS,
     ORDER,
     PREPROCESSING,
     Arrays,
@@ -46,7 +48,9 @@ STEPS = 3
 # Adam divides by the size of the gradient, so a rounding error of a tiny gradient becomes as large as a step;
 # this rate keeps that below the tolerance and still moves weights by ten times it.
 LEARNING_RATE = 5e-5
+METHOD_LEARNING_RATE = LEARNING_RATE / 2
 TOLERANCE = 1e-5
+SLOW = pytest.mark.slow
 
 
 def train(setting: Setting, plain: bool) -> Trained:
@@ -160,6 +164,119 @@ def test_the_loss_is_what_one_pass_over_the_whole_batch_gives(
     first = whole_batch[arm][0][0]
     assert first.parts == pytest.approx(expected, rel=1e-6)
     assert first.loss == pytest.approx(sum(expected.values()), rel=1e-6)
+
+
+@pytest.fixture(scope="module")
+def whole_batch_of_methods() -> dict[str, Trained]:
+    """Of every other method: one process, one micro-batch, torch alone."""
+    return {arm: train(Setting(arm=arm, learning_rate=METHOD_LEARNING_RATE), True) for arm in METHODS}
+
+
+@pytest.mark.parametrize("arm", METHODS)
+def test_a_method_has_the_loss_and_gradient_that_autograd_gives_without_a_cache(arm: str) -> None:
+    """Written out without `TrainingStep`: every view of the whole batch goes through the student with its gradient."""
+    setting = Setting(arm=arm, learning_rate=LEARNING_RATE)
+    objective, pre = setting.objective, setting.preprocessing
+    torch.manual_seed(0)
+    module = PretrainingModule(ENCODER, objective, pre.window_samples)
+    batch, draws = global_batch(0), Draws(ORDER.seed, GLOBAL_BATCH)
+    valid, present = torch.from_numpy(batch.valid_samples), torch.from_numpy(batch.lead_mask)
+    patient, positions = torch.from_numpy(batch.patient), torch.from_numpy(batch.positions)
+    filtered = pre.band_pass(torch.from_numpy(batch.signal_uv), valid)
+    adjacent = objective.contrastive.method == "cmsc"
+    room = np.maximum(batch.valid_samples - pre.window_samples * (1 + adjacent), 0) + 1
+    starts = [draws.integers(stream, 0, batch.positions, room) for stream in (CROP_STUDENT, CROP_TEACHER)]
+    if adjacent:
+        starts[1] = starts[0] + pre.window_samples
+    views = []
+    for start, mask in zip(starts, (MASK, MASK_SECOND), strict=True):
+        noise = torch.from_numpy(draws.uniform(mask, 0, batch.positions, module.num_tokens))
+        views.append((*pre.window(filtered, torch.from_numpy(start), valid, present), present, noise))
+    weight = torch.ones(GLOBAL_BATCH)
+    queries = [module(*view, weight, only_query=True)["query"] for view in views]
+    method, teacher = objective.contrastive.build(), module.teacher()
+    if isinstance(method, PairContrast):
+        directions = [(queries[0], queries[1]), (queries[1], queries[0])]
+        contrastive = torch.cat([method.losses(a, b, patient) for a, b in directions]).mean()
+    else:
+        assert isinstance(method, TeacherContrast)
+        assert teacher is not None
+        keys = [teacher.keys(*view[:3]) for view in views]
+        both = [method.losses(queries[n], keys[1 - n], positions, patient, patient) for n in (0, 1)]
+        contrastive = torch.cat(both[: objective.student_passes]).mean()
+    expected = {"contrastive": contrastive}
+    if objective.generative.weight > 0:
+        some_keys = torch.cat(queries).detach() if teacher is None else queries[0].detach()
+        sums = [
+            module(*view, weight, some_keys, positions, patient, patient)
+            for view in views[: objective.student_passes]
+        ]
+        errors, tokens = (
+            torch.stack([each[f"reconstruction_{name}"] for each in sums]).sum() for name in ("sum", "tokens")
+        )
+        expected["reconstruction"] = errors / tokens
+    loss = torch.stack(list(expected.values())).sum()
+    loss.backward()
+    run = SmallRun(setting, True)
+    (result,) = run.steps(0, 1)
+    assert result.parts == pytest.approx({n: v.item() for n, v in expected.items()}, rel=TOLERANCE)
+    assert result.loss == pytest.approx(loss.item(), rel=TOLERANCE)
+    wanted = {name: weight.grad for name, weight in module.named_parameters()}
+    idle = {name for name, gradient in wanted.items() if gradient is None or gradient.abs().max() == 0}
+    stem = {f"encoder.stem.{name}" for name, _ in module.encoder.stem.named_parameters()}
+    assert idle == (stem if objective.contrastive.freeze_stem else set())
+    arrays = {name: gradient.numpy() for name, gradient in wanted.items() if gradient is not None}
+    assert relative_difference(run.engine.gradients, arrays) < TOLERANCE
+
+
+@pytest.mark.parametrize("arm", METHODS)
+@pytest.mark.parametrize(
+    ("world_size", "micro_batch"),
+    [pytest.param(1, 2, marks=SLOW), (2, 1), (3, 2), pytest.param(4, 10, marks=SLOW)],
+)
+def test_a_method_trains_alike_on_any_number_of_ranks_and_micro_batches(
+    processes: GroupOf,
+    whole_batch_of_methods: dict[str, Trained],
+    arm: str,
+    world_size: int,
+    micro_batch: int,
+) -> None:
+    setting = Setting(arm=arm, micro_batch=micro_batch, learning_rate=METHOD_LEARNING_RATE)
+    expected = whole_batch_of_methods[arm]
+    for results, student, teacher, gradients in processes(world_size).run(train, setting, True):
+        assert_same_results(results, expected[0])
+        assert relative_difference(gradients, expected[3]) < TOLERANCE
+        assert largest_difference(student, expected[1]) < TOLERANCE
+        assert largest_difference(teacher, expected[2]) < TOLERANCE
+
+
+@pytest.mark.parametrize("arm", ["SimCLR, hybrid", "CMSC", "BYOL, two views, hybrid", "CMAE"])
+@pytest.mark.parametrize("zero_stage", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW), 3])
+def test_deepspeed_trains_the_methods(
+    processes: GroupOf, whole_batch_of_methods: dict[str, Trained], arm: str, zero_stage: int
+) -> None:
+    setting = Setting(arm=arm, zero_stage=zero_stage, micro_batch=1, learning_rate=METHOD_LEARNING_RATE)
+    expected = whole_batch_of_methods[arm]
+    for results, student, teacher, _ in processes(3).run(train, setting, False):
+        assert_same_results(results, expected[0])
+        assert largest_difference(student, expected[1]) < TOLERANCE
+        assert largest_difference(teacher, expected[2]) < TOLERANCE
+
+
+@pytest.mark.parametrize("zero_stage", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW), 3])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=SLOW)])
+def test_a_frozen_stem_stays_and_the_rest_moves(processes: GroupOf, zero_stage: int, precision: str) -> None:
+    setting = Setting(arm="MoCo v3", zero_stage=zero_stage, precision=precision)
+    before = SmallRun(replace(setting, zero_stage=0), True).weights()
+    for _, student, teacher, _ in processes(2).run(train, setting, False):
+        for name, weight in student.items():
+            start = torch.from_numpy(before[name])
+            if name.startswith("encoder.stem."):
+                start = start if precision == "fp32" else start.bfloat16().float()
+                assert np.array_equal(weight, start.numpy())
+                assert np.abs(teacher[name] - start.numpy()).max() <= 1e-2 * np.abs(weight).max()
+            elif name.endswith("weight"):
+                assert np.abs(weight - start.numpy()).max() > 0, name
 
 
 AUGMENT = AugmentConfig.model_validate(
