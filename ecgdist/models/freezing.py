@@ -13,7 +13,7 @@ def freeze(module: nn.Module) -> None:
     weights, gradients and optimizer over processes, and their checkpoints, then treat them like all others.
     """
     for weight in module.parameters():
-        weight.register_hook(torch.zeros_like)
+        weight.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
         weight._ecgdist_is_frozen = True  # type: ignore[attr-defined]
 
 

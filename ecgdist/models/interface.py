@@ -17,13 +17,14 @@ from ecgdist.models.patches import check_leads, dtype_of, pool
 class Encoder(nn.Module, ABC):
     """ECG windows to tokens. Leads may be missing, records may be padded; neither touches a valid token.
 
+    The first layers, which see samples, are the submodule ``stem``.
+
     Attributes:
         drops_tokens: whether it can encode kept tokens alone; masked objectives need that.
         settings: the fields of `EncoderConfig` that it reads, beside kind, size and activation checkpointing.
         sizes: what each name of a size stands for.
         dim: width of a token and of an embedding.
         patch_samples: samples from one token to the next.
-        stem: the first layers, which see samples.
     """
 
     drops_tokens: ClassVar[bool]
@@ -31,7 +32,6 @@ class Encoder(nn.Module, ABC):
     sizes: ClassVar[Mapping[str, Size]]
     dim: int
     patch_samples: int
-    stem: nn.Module
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()

@@ -178,7 +178,7 @@ class PretrainingModule(nn.Module):
                 if contrastive.feature_decoder_layers:
                     self.feature_decoder = FeatureDecoder(encoder_config, contrastive.feature_decoder_layers)
             if contrastive.freeze_stem:
-                freeze(self.encoder.stem)
+                freeze(self.encoder.get_submodule("stem"))
 
     def forward(
         self,

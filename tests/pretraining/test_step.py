@@ -223,7 +223,7 @@ def test_a_method_has_the_loss_and_gradient_that_autograd_gives_without_a_cache(
     assert result.loss == pytest.approx(loss.item(), rel=TOLERANCE)
     wanted = {name: weight.grad for name, weight in module.named_parameters()}
     idle = {name for name, gradient in wanted.items() if gradient is None or gradient.abs().max() == 0}
-    stem = {f"encoder.stem.{name}" for name, _ in module.encoder.stem.named_parameters()}
+    stem = {f"encoder.stem.{name}" for name, _ in module.encoder.get_submodule("stem").named_parameters()}
     assert idle == (stem if objective.contrastive.freeze_stem else set())
     arrays = {name: gradient.numpy() for name, gradient in wanted.items() if gradient is not None}
     assert relative_difference(run.engine.gradients, arrays) < TOLERANCE
@@ -232,7 +232,7 @@ def test_a_method_has_the_loss_and_gradient_that_autograd_gives_without_a_cache(
 @pytest.mark.parametrize("arm", METHODS)
 @pytest.mark.parametrize(
     ("world_size", "micro_batch"),
-    [pytest.param(1, 2, marks=SLOW), (2, 1), (3, 2), pytest.param(4, 10, marks=SLOW)],
+    [pytest.param(1, 2, marks=SLOW), pytest.param(2, 1, marks=SLOW), (3, 2), pytest.param(4, 10, marks=SLOW)],
 )
 def test_a_method_trains_alike_on_any_number_of_ranks_and_micro_batches(
     processes: GroupOf,
@@ -251,7 +251,7 @@ def test_a_method_trains_alike_on_any_number_of_ranks_and_micro_batches(
 
 
 @pytest.mark.parametrize("arm", ["SimCLR, hybrid", "CMSC", "BYOL, two views, hybrid", "CMAE"])
-@pytest.mark.parametrize("zero_stage", [0, pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW), 3])
+@pytest.mark.parametrize("zero_stage", [*(pytest.param(stage, marks=SLOW) for stage in (0, 1, 2)), 3])
 def test_deepspeed_trains_the_methods(
     processes: GroupOf, whole_batch_of_methods: dict[str, Trained], arm: str, zero_stage: int
 ) -> None:
