@@ -30,6 +30,9 @@ class ContrastiveConfig(Config):
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Factor of the contrastive loss; 0 leaves projector, predictor and teacher out."""
 
+    ramp_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of all steps over which the weight rises linearly from zero; 0 begins with the whole weight."""
+
     temperature: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Divides cosine similarities; None takes the method's (moco 0.2, simclr 0.5, cmsc 0.1). byol has none."""
 

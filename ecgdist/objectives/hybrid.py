@@ -333,7 +333,11 @@ class PretrainingModule(nn.Module):
 
 
 def combine(
-    sums: Mapping[str, Tensor], reconstruction_tokens: Tensor, global_batch: int, config: ObjectiveConfig
+    sums: Mapping[str, Tensor],
+    reconstruction_tokens: Tensor,
+    global_batch: int,
+    config: ObjectiveConfig,
+    progress: float = 1.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss that sums of a global batch, or of a share of it, stand for.
 
@@ -345,6 +349,7 @@ def combine(
         reconstruction_tokens: `count_tokens` summed over the global batch, 0-d.
         global_batch: number of records in the global batch, without rows that only fill.
         config: the weights.
+        progress: share of the run's steps that this one completes; what weights rise by.
 
     Returns:
         the loss, and its parts before weighting, detached: ``reconstruction``, ``contrastive``.
@@ -353,13 +358,18 @@ def combine(
     parts: dict[str, Tensor] = {}
     if config.generative.weight > 0:
         reconstruction = sums["reconstruction_sum"] / reconstruction_tokens.clamp(min=1)
-        weighted.append(config.generative.weight * reconstruction)
+        weighted.append(_ramped(config.generative, progress) * reconstruction)
         parts["reconstruction"] = reconstruction.detach()
     if config.contrastive.weight > 0:
         contrastive = sums["contrastive_sum"] / (global_batch * config.student_passes)
-        weighted.append(config.contrastive.weight * contrastive)
+        weighted.append(_ramped(config.contrastive, progress) * contrastive)
         parts["contrastive"] = contrastive.detach()
     return torch.stack(weighted).sum(), parts
+
+
+def _ramped(part: GenerativeConfig | ContrastiveConfig, progress: float) -> float:
+    """The weight of a part at a share of the run."""
+    return part.weight * min(1.0, progress / part.ramp_share) if part.ramp_share else part.weight
 
 
 @contextmanager

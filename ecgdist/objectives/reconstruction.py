@@ -35,6 +35,9 @@ class GenerativeConfig(Config):
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Factor of the reconstruction loss; 0 leaves the decoder out."""
 
+    ramp_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of all steps over which the weight rises linearly from zero; 0 begins with the whole weight."""
+
     mask_ratio: float = Field(default=0.75, gt=0, lt=1)
     """Share of patches hidden from a masked student (ST-MEM: 0.75), also if it only contrasts."""
 

@@ -9,6 +9,7 @@ and time, not mathematics.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn, Protocol
 
@@ -168,7 +169,9 @@ class TrainingStep:
         totals = torch.zeros(2, dtype=torch.float64)
         bad_loss, bad_gradient, embeddings = [], [], []
         for number, (view, chunk) in enumerate(chunks):
-            loss, sums, embedding = self._forward(own, view, chunk, keys[view], key_patient, tokens)
+            loss, sums, embedding = self._forward(
+                own, view, chunk, keys[view], key_patient, tokens, batch.step
+            )
             if view == 0:
                 embeddings.append(embedding)
             self.engine.backward(loss, last=number == len(chunks) - 1)
@@ -191,7 +194,7 @@ class TrainingStep:
                 batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end
             )
             self.engine.update_teacher(self.teacher, momentum)
-        result = self._result(totals, tokens, gradient_norm, agreed)
+        result = self._result(totals, tokens, gradient_norm, agreed, batch.step)
         return replace(result, spread=measure(self._gather(torch.cat(embeddings)))) if look else result
 
     def _views(self, batch: RankBatch) -> _Batch:
@@ -276,12 +279,13 @@ class TrainingStep:
         keys: Tensor | None,
         key_patient: Tensor | None,
         tokens: Tensor,
+        step: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of one micro-batch: the loss, scaled for an engine that averages over ranks, plain sums, and embeddings."""
         rows, weight = self._rows(chunk)
         contrast = () if keys is None else (keys, own.positions[rows], own.patient[rows], key_patient)
         outputs = self.engine.forward(*own.views[view].rows(rows), weight, *contrast)
-        loss, _ = combine(outputs, tokens.float(), self._order.global_batch, self.objective)
+        loss, _ = self._combined(outputs, tokens.float(), step)
         zero = torch.zeros(())
         sums = torch.stack(
             [
@@ -316,9 +320,17 @@ class TrainingStep:
         own = Suspects(batch.step, self._group.rank, what, suspects, batch.row_ids) if any(bad) else None
         raise NotFiniteError.of([found for found in self._group.gather_objects(own) if found])
 
-    def _result(self, totals: Tensor, tokens: Tensor, gradient_norm: float, votes: Votes) -> StepResult:
+    def _combined(
+        self, sums: Mapping[str, Tensor], tokens: Tensor, step: int
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        progress = (step + 1) / self._total_steps
+        return combine(sums, tokens, self._order.global_batch, self.objective, progress)
+
+    def _result(
+        self, totals: Tensor, tokens: Tensor, gradient_norm: float, votes: Votes, step: int
+    ) -> StepResult:
         sums = {"reconstruction_sum": totals[0], "contrastive_sum": totals[1]}
-        loss, parts = combine(sums, tokens.cpu(), self._order.global_batch, self.objective)
+        loss, parts = self._combined(sums, tokens.cpu(), step)
         values = {name: float(value) for name, value in parts.items()}
         return StepResult(float(loss), values, gradient_norm, votes)
 

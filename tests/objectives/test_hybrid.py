@@ -118,6 +118,15 @@ def test_the_hybrid_loss_is_the_weighted_sum_of_its_arms() -> None:
     torch.testing.assert_close(loss, 2 * parts["reconstruction"] + 0.5 * parts["contrastive"])
 
 
+@pytest.mark.parametrize(("progress", "factor"), [(0.05, 0.25), (0.2, 1.0), (1.0, 1.0)])
+def test_a_weight_rises_over_its_share_of_the_run(progress: float, factor: float) -> None:
+    sums = {"reconstruction_sum": torch.tensor(6.0), "contrastive_sum": torch.tensor(16.0)}
+    config = build(ObjectiveConfig, {"contrastive": {"weight": 0.5, "ramp_share": 0.2}})
+    loss, parts = combine(sums, torch.tensor(3.0), 8, config, progress)
+    assert loss.item() == pytest.approx(2 + factor * 0.5 * 2)
+    assert parts["contrastive"].item() == 2
+
+
 def test_the_same_seed_gives_the_same_weights_in_every_arm() -> None:
     hybrid = module_of("HL").state_dict()
     for arm in ("GL", "CL"):

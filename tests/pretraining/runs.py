@@ -54,7 +54,7 @@ METHODS = {
     "BYOL": _contrastive(method="byol"),
     "BYOL, two views, hybrid": _hybrid(method="byol", two_views=True),
     "SimCLR": _contrastive(method="simclr"),
-    "SimCLR, hybrid": _hybrid(method="simclr"),
+    "SimCLR, hybrid": _hybrid(method="simclr", ramp_share=0.1),
     "CMSC": _contrastive(method="cmsc"),
     "CMSC, hybrid": _hybrid(method="cmsc", same_patient="ignored"),
 }
