@@ -279,6 +279,26 @@ def evaluate(
 
 @app.command()
 @_reported
+def compare(
+    config_file: ConfigFile = None,
+    task: Annotated[str | None, typer.Option(help="Name of a task, or the path of a .yaml file.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus to pretrain and to probe on.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the comparison; the same again goes on.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Pretrain generative, contrastive and hybrid arms alike, with several seeds, and probe them beside each other."""
+    from ecgdist.compare import CompareConfig
+    from ecgdist.compare import compare as run_compare
+
+    flags = _flags(overrides, task=task, out=out, **{"pretrain.corpus": corpus})
+    config = load(CompareConfig, config_file, flags)
+    if not _shown(dry_run, config):
+        run_compare(config, out_console)
+
+
+@app.command()
+@_reported
 def export(
     run: Annotated[str, typer.Argument(help="Folder of a run.")],
     out: Annotated[str, typer.Option(help="Model folder to write, local or s3://.")],

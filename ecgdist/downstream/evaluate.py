@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from ecgdist.downstream.tasks import (
     INDEX_COLUMNS,
     Folds,
     Splits,
+    Task,
     assign_splits,
     load_task,
     refuse_leak,
@@ -31,13 +33,9 @@ from ecgdist.modelfolder import Model, load
 from ecgdist.record import bits_to_mask
 
 
-class EvaluateConfig(Config):
-    """What to evaluate, on what."""
+class ProbeConfig(Config):
+    """How models are judged, whichever they are."""
 
-    model: str
-    """Model folder, local or s3://."""
-    corpus: str
-    """Corpus with the labels, local or s3://."""
     task: str
     """Name of a shipped task, or the path of a .yaml file."""
     mode: Literal["linear"] = "linear"
@@ -64,6 +62,52 @@ class EvaluateConfig(Config):
         return self
 
 
+class EvaluateConfig(ProbeConfig):
+    """What to evaluate, on what."""
+
+    model: str
+    """Model folder, local or s3://."""
+    corpus: str
+    """Corpus with the labels, local or s3://."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Who is judged on what.
+
+    Attributes:
+        corpus: with the labels.
+        index: of the corpus, a row for each of its rows.
+        task: what to predict.
+        splits: who is in which split.
+        open_questions: what could not be answered about copies in two splits, in sentences.
+    """
+
+    corpus: Corpus
+    index: pd.DataFrame
+    task: Task
+    splits: Splits
+    open_questions: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: ProbeConfig, corpus: Corpus) -> Setup:
+        """Choose task and splits.
+
+        Raises:
+            ConfigError: for an unknown task or folds.
+            DataError: if the corpus does not serve the task, or a patient or waveform is in two splits.
+        """
+        task, index = load_task(config.task), index_table(corpus)
+        same = find_duplicates(corpus, targets(index, task)[1])
+        splits = assign_splits(index, task, config.seeded or config.folds, same.pairs, config.on_conflict)
+        return cls(corpus, index, task, splits, tuple(_open_questions(same)))
+
+    @property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The rows that are in a split."""
+        return np.flatnonzero(self.splits.split.notna().to_numpy())
+
+
 def evaluate(config: EvaluateConfig) -> Evaluation:
     """The linear probe on the model of `config`, beside the same probe on its untrained twin.
 
@@ -72,22 +116,18 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         DataError: if the model or corpus cannot be used together, or test patients were in pretraining.
         StorageError: if something cannot be read.
     """
-    task = load_task(config.task)
-    model = load(config.model).to("cuda" if torch.cuda.is_available() else "cpu")
-    corpus = Corpus(config.corpus)
-    _check_signals(model, corpus)
-    index = index_table(corpus)
-    same = find_duplicates(corpus, targets(index, task)[1])
-    splits = assign_splits(index, task, config.seeded or config.folds, same.pairs, config.on_conflict)
-    warnings = (*_check_leak(config, model, corpus, splits), *_open_questions(same))
-    rows = np.flatnonzero(splits.split.notna().to_numpy())
-    untrained = model.untrained(config.seed).to("cuda" if torch.cuda.is_available() else "cpu")
+    load_task(config.task)  # before anything is read
+    model, corpus = on_device(load(config.model)), Corpus(config.corpus)
+    check_signals(model, corpus)
+    setup = Setup.of(config, corpus)
+    warnings = (*check_leak(config, model, config.model, setup), *setup.open_questions)
+    untrained = on_device(model.untrained(config.seed))
     evaluation = compare(
-        index,
-        task,
-        splits,
-        features(model, corpus, rows, config.batch_rows),
-        features(untrained, corpus, rows, config.batch_rows),
+        setup.index,
+        setup.task,
+        setup.splits,
+        features(model, corpus, setup.rows, config.batch_rows),
+        features(untrained, corpus, setup.rows, config.batch_rows),
         Provenance(
             corpus_id=corpus.corpus_id, model_hash=model.model_hash, seeds={"untrained encoder": config.seed}
         ),
@@ -95,6 +135,11 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         seed=config.seed,
     )
     return evaluation.model_copy(update={"warnings": (*warnings, *evaluation.warnings)})
+
+
+def on_device(model: Model) -> Model:
+    """The model where it runs fastest."""
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def index_table(corpus: Corpus) -> pd.DataFrame:
@@ -127,8 +172,12 @@ def features(
     return found
 
 
-def _check_signals(model: Model, corpus: Corpus) -> None:
-    """A packed corpus cannot be resampled any more, so rate and length must be the model's."""
+def check_signals(model: Model, corpus: Corpus) -> None:
+    """Check that a corpus has the model's rate and length: packed, it cannot be resampled any more.
+
+    Raises:
+        DataError: if it has not.
+    """
     ours, theirs = model.preprocessing.pack, corpus.manifest.pack
     if (ours.rate_hz, ours.duration_s) != (theirs.rate_hz, theirs.duration_s):
         raise DataError(
@@ -148,9 +197,19 @@ def _open_questions(same: Duplicates) -> list[str]:
     ]
 
 
-def _check_leak(config: EvaluateConfig, model: Model, corpus: Corpus, splits: Splits) -> tuple[str, ...]:
-    """Refuse test patients that the model has seen, or that cannot be compared; warn if that is allowed, and of what
-    stays open."""
+def check_leak(config: ProbeConfig, model: Model, where: str, setup: Setup) -> tuple[str, ...]:
+    """What must be said of test patients that a model may have seen, and of what stays open about them.
+
+    Args:
+        config: says whether it is allowed that it has.
+        model: to judge.
+        where: its folder.
+        setup: of the evaluation.
+
+    Raises:
+        DataError: if it has, or patients cannot be compared, and that is not allowed.
+    """
+    corpus, splits = setup.corpus, setup.splits
     ours, theirs = model.config.provenance.patient_key_fingerprint, corpus.manifest.patient_key_fingerprint
     try:
         if ours != theirs:
@@ -158,7 +217,7 @@ def _check_leak(config: EvaluateConfig, model: Model, corpus: Corpus, splits: Sp
                 "the model's corpus and this one were packed with different patient keys, so shared "
                 "patients cannot be found; pack this corpus with the same key"
             )
-        report = check_tested(model, config.model, corpus, splits.rows("test"))
+        report = check_tested(model, where, corpus, splits.rows("test"))
         patients = corpus.columns("patient_key")["patient_key"].filter(pa.array(splits.rows("test")))
         shared = {
             kind: [item for item in report.shared if item.kind == kind] for kind in ("patient", "waveform")

@@ -173,17 +173,17 @@ def compare(
     """
     truth = targets(index, task)[0]
     labels = tuple(task.labels)
-    probes = [_probe(features, truth, splits, labels) for features in (pretrained, random_encoder)]
+    probes = [probe(features, truth, splits, labels) for features in (pretrained, random_encoder)]
     # Which labels can be fitted depends on the truth alone, so both probes have the same ones.
     fitted = probes[0].labels
     test = splits.rows("test")
     judged = truth[test][:, [labels.index(label) for label in fitted]]
     groups = patients_of(index)[test].tolist()
     ours, other = (bootstrap(judged, p.test, p.thresholds, groups, resamples, seed) for p in probes)
-    arms = [_arm(probe, boot, judged) for probe, boot in zip(probes, (ours, other), strict=True)]
+    arms = [_arm(found, boot, judged) for found, boot in zip(probes, (ours, other), strict=True)]
     metrics = arms[0].metrics
     common = metrics.macro_common
-    counts = {split: _size(index[splits.rows(split)]) for split in SPLITS}
+    counts = split_sizes(index, splits)
     return Evaluation(
         task=task.name,
         title=task.title,
@@ -202,18 +202,24 @@ def compare(
     )
 
 
-def _probe(features: Features, truth: BoolArray, splits: Splits, labels: Sequence[str]) -> ProbeResult:
+def probe(features: Features, truth: BoolArray, splits: Splits, labels: Sequence[str]) -> ProbeResult:
+    """The linear probe on ``(n, dim)`` features and ``(n, labels)`` truth of every row of an index."""
     train, validation, test = map(splits.rows, SPLITS)
     return linear_probe(
         features[train], truth[train], features[validation], truth[validation], features[test], labels
     )
 
 
-def _arm(probe: ProbeResult, boot: Bootstrap, truth: BoolArray) -> Arm:
+def split_sizes(index: pd.DataFrame, splits: Splits) -> dict[str, SplitSize]:
+    """How much data each split holds."""
+    return {split: _size(index[splits.rows(split)]) for split in SPLITS}
+
+
+def _arm(found: ProbeResult, boot: Bootstrap, truth: BoolArray) -> Arm:
     return Arm(
-        metrics=summarise(boot, truth, probe.thresholds, probe.labels),
-        inverse_regularisation=probe.inverse_regularisation,
-        validation_auroc=probe.validation_auroc,
+        metrics=summarise(boot, truth, found.thresholds, found.labels),
+        inverse_regularisation=found.inverse_regularisation,
+        validation_auroc=found.validation_auroc,
     )
 
 

@@ -172,6 +172,25 @@ def summarise(result: Bootstrap, truth: BoolArray, thresholds: FloatArray, label
     )
 
 
+def mean_of(results: Sequence[Bootstrap]) -> Bootstrap:
+    """The figures of several predictors of the same truth, patients and draws, averaged resample by resample.
+
+    Their interval is that of the mean: of the test patients, not of the choice of predictors.
+    """
+    first, *others = results
+    assert all(other.draw == first.draw for other in others), "the predictors were not resampled alike"
+    return Bootstrap(
+        np.mean([result.point for result in results], axis=0),
+        np.mean([result.samples for result in results], axis=0),
+        first.draw,
+    )
+
+
+def macro(result: Bootstrap, labels: Sequence[str], among: Sequence[str]) -> Macro:
+    """Means over the labels `among`, which all have figures, of those of a result, `labels`."""
+    return _macro(result.point, result.samples, np.isin(labels, among), labels)
+
+
 def paired_difference(
     ours: Bootstrap, other: Bootstrap, labels: Sequence[str], among: Sequence[str]
 ) -> Macro:

@@ -1,0 +1,302 @@
+"""Several ways of pretraining, judged by the same probe on the same test patients and the same resamples of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+
+from ecgdist.downstream.evaluate import Setup
+from ecgdist.downstream.evaluation import SMALL_TEST_RECORDS, Features, SplitSize, probe, split_sizes
+from ecgdist.downstream.metrics import (
+    BOOTSTRAP_METHOD,
+    FEW_POSITIVES,
+    Bootstrap,
+    Macro,
+    bootstrap,
+    macro,
+    mean_of,
+    paired_difference,
+    summarise,
+)
+from ecgdist.downstream.retrieval import Retrieval
+from ecgdist.downstream.tasks import patients_of, targets
+from ecgdist.errors import DataError
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One encoder to be judged.
+
+    Attributes:
+        arm: the way it was pretrained.
+        seed: of that.
+        model_hash: of the encoder.
+        retrieval: how often its embedding knew a recording again; None where that could not be tried.
+        warnings: sentences about it that a reader must see.
+    """
+
+    arm: str
+    seed: int
+    model_hash: str
+    retrieval: Retrieval | None
+    warnings: tuple[str, ...] = ()
+
+
+class Training(BaseModel):
+    """What the pretraining of an arm took, medians over its seeds."""
+
+    model_config = ConfigDict(frozen=True)
+
+    ecg_per_s: float
+    minutes: float
+
+
+class ArmResult(BaseModel):
+    """The figures of one arm.
+
+    Attributes:
+        arm: its name.
+        objective: what it learned by; None for encoders that were not pretrained.
+        seeds: of its encoders.
+        macro: means over the seeds, with intervals over test patients.
+        auroc_by_seed: macro AUROC of each seed.
+        retrieval_by_seed: share of recordings whose other half was the nearest of its batch, for each seed.
+        model_hashes: of the encoders.
+        training: what it took, for arms that were pretrained.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: str
+    objective: dict[str, Any] | None
+    seeds: tuple[int, ...]
+    macro: Macro
+    auroc_by_seed: tuple[float, ...]
+    retrieval_by_seed: tuple[float, ...] | None
+    model_hashes: tuple[str, ...]
+    training: Training | None
+
+
+class Difference(BaseModel):
+    """Macro means of one arm minus those of another, paired by resample."""
+
+    model_config = ConfigDict(frozen=True)
+
+    arm: str
+    other: str
+    macro: Macro
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval of the AUROC's difference leaves out zero."""
+        auroc = self.macro.auroc
+        return auroc.low > 0 or auroc.high < 0
+
+    def cells(self) -> tuple[str, str, str]:
+        """Which arms, the difference of their macro AUROC, and what it means."""
+        note = "clear of zero" if self.is_clear else "the interval holds zero"
+        return f"{self.arm} - {self.other}", str(self.macro.auroc), note
+
+
+class Comparison(BaseModel):
+    """Arms beside each other, and all that is needed to trust or repeat their figures."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task: str
+    title: str
+    counts: dict[str, SplitSize]
+    split_note: str
+    split_digest: str
+    corpus_id: str
+    pretraining: dict[str, Any]
+    method: str
+    retrieval_batch: int | None
+    arms: tuple[ArmResult, ...]
+    differences: tuple[Difference, ...]
+    warnings: tuple[str, ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table of arms, a row each, below those of `COLUMNS`."""
+        return [_cells(arm) for arm in self.arms]
+
+    def tables(self) -> list[Table]:
+        """The figures as tables for the console."""
+        size = self.counts["test"]
+        chance = (
+            "" if self.retrieval_batch is None else f"Retrieval: chance is {1 / self.retrieval_batch:.3f}."
+        )
+        arms = Table(
+            title=f"{self.title}, linear probe: {size.records} test records of {size.patients} patients",
+            caption="\n".join(filter(None, (f"Means over seeds. {self.method}", chance, *self.warnings))),
+            caption_justify="left",
+        )
+        for number, column in enumerate(COLUMNS):
+            arms.add_column(column, justify="left" if number == 0 else "right")
+        for row in self.rows():
+            arms.add_row(*row)
+        pairs = Table(
+            title="differences of macro AUROC, paired",
+            caption=f"{len(self.differences)} pairs: the more there are, the likelier one is clear of zero by chance.",
+        )
+        pairs.add_column("")
+        pairs.add_column("difference", justify="right")
+        pairs.add_column("")
+        for pair in self.differences:
+            pairs.add_row(*pair.cells())
+        return [arms, pairs]
+
+    def to_markdown(self) -> str:
+        """The same as a text."""
+        lines = [
+            f"# {self.title}: ways of pretraining",
+            f"Linear probe, {self.counts['test'].records} test records of {self.counts['test'].patients} patients. "
+            f"Means over seeds. {self.method}.",
+            _markdown(COLUMNS, self.rows()),
+            "Differences of macro AUROC, paired:",
+            _markdown(("arms", "difference", ""), [pair.cells() for pair in self.differences]),
+            *(f"* {warning}" for warning in self.warnings),
+        ]
+        return "\n\n".join(lines) + "\n"
+
+
+COLUMNS = ("", "macro AUROC", "by seed", "macro AUPRC", "retrieval", "ECG/s", "minutes")
+
+
+def compare_arms(
+    setup: Setup,
+    candidates: Iterable[tuple[Candidate, Features]],
+    objectives: Mapping[str, dict[str, Any] | None],
+    training: Mapping[str, Training],
+    pretraining: dict[str, Any],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Probe every candidate, and compare the arms.
+
+    Args:
+        setup: who is judged on what.
+        candidates: all arms with all seeds, and the ``(n, dim)`` features of every row of the index (those of rows
+            without a split are not read), which are let go before the next one is asked for.
+        objectives: of the arms, in the order in which they are shown.
+        training: of the arms that were pretrained.
+        pretraining: the configuration that all arms share.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: if a label cannot be fitted or judged.
+    """
+    index, task, splits = setup.index, setup.task, setup.splits
+    truth = targets(index, task)[0]
+    labels = tuple(task.labels)
+    test = splits.rows("test")
+    groups = patients_of(index)[test].tolist()
+    found: dict[str, list[tuple[Candidate, Bootstrap]]] = {arm: [] for arm in objectives}
+    warnings: list[str] = list(setup.open_questions)
+    fitted: tuple[str, ...] = ()
+    few: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
+    for candidate, features in candidates:
+        result = probe(features, truth, splits, labels)
+        # Which labels can be fitted and judged depends on the truth alone, so all probes have the same ones.
+        fitted = result.labels
+        judged = truth[test][:, [labels.index(label) for label in fitted]]
+        boot = bootstrap(judged, result.test, result.thresholds, groups, resamples, seed)
+        if not among:
+            metrics = summarise(boot, judged, result.thresholds, fitted)
+            among, few = metrics.macro.labels, metrics.few
+        found[candidate.arm].append((candidate, boot))
+        warnings += candidate.warnings
+    missing = [arm for arm, judged_arm in found.items() if not judged_arm]
+    if missing:
+        raise DataError(f"no encoder of {', '.join(missing)} was given")
+    means = {arm: mean_of([boot for _, boot in pairs]) for arm, pairs in found.items()}
+    counts = split_sizes(index, splits)
+    return Comparison(
+        task=task.name,
+        title=task.title,
+        counts=counts,
+        split_note=splits.note,
+        split_digest=splits.digest,
+        corpus_id=setup.corpus.corpus_id,
+        pretraining=pretraining,
+        method=f"{resamples} resamples: {BOOTSTRAP_METHOD}",
+        retrieval_batch=next(
+            (one.retrieval.batch for pairs in found.values() for one, _ in pairs if one.retrieval), None
+        ),
+        arms=tuple(
+            _arm(
+                arm,
+                objectives[arm],
+                pairs,
+                macro(means[arm], fitted, among),
+                fitted,
+                among,
+                training.get(arm),
+            )
+            for arm, pairs in found.items()
+        ),
+        differences=tuple(
+            Difference(arm=arm, other=other, macro=paired_difference(means[arm], means[other], fitted, among))
+            for other, arm in itertools.combinations(objectives, 2)
+        ),
+        warnings=(*dict.fromkeys(warnings), *_warnings(counts["test"], splits.note, splits.official, few)),
+    )
+
+
+def _arm(
+    arm: str,
+    objective: dict[str, Any] | None,
+    pairs: Sequence[tuple[Candidate, Bootstrap]],
+    mean: Macro,
+    fitted: Sequence[str],
+    among: Sequence[str],
+    training: Training | None,
+) -> ArmResult:
+    tops = [one.retrieval.top1 if one.retrieval else None for one, _ in pairs]
+    return ArmResult(
+        arm=arm,
+        objective=objective,
+        seeds=tuple(candidate.seed for candidate, _ in pairs),
+        macro=mean,
+        auroc_by_seed=tuple(macro(boot, fitted, among).auroc.value for _, boot in pairs),
+        retrieval_by_seed=tuple(top for top in tops if top is not None) if None not in tops else None,
+        model_hashes=tuple(candidate.model_hash for candidate, _ in pairs),
+        training=training,
+    )
+
+
+def _warnings(test: SplitSize, note: str, official: bool, few: Sequence[str]) -> list[str]:
+    found = []
+    if test.records < SMALL_TEST_RECORDS:
+        found.append(
+            f"the sample is small: {test.records} test records of {test.patients} patients, so the intervals are wide"
+        )
+    if not official:
+        found.append(note)
+    if few:
+        found.append(f"fewer than {FEW_POSITIVES} test positives: {', '.join(few)}")
+    return found
+
+
+def _cells(arm: ArmResult) -> tuple[str, ...]:
+    by_seed = " ".join(f"{value:.3f}" for value in arm.auroc_by_seed)
+    retrieval = "-" if arm.retrieval_by_seed is None else f"{np.mean(arm.retrieval_by_seed):.3f}"
+    cost = (
+        ("-", "-")
+        if arm.training is None
+        else (f"{arm.training.ecg_per_s:,.0f}", f"{arm.training.minutes:.1f}")
+    )
+    return (arm.arm, str(arm.macro.auroc), by_seed, str(arm.macro.auprc), retrieval, *cost)
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,93 @@
+"""`ecgdist compare`: every arm with every seed, judged alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from ecgdist.cli import app
+from ecgdist.compare import SCRATCH, CompareConfig
+from ecgdist.config import build
+from ecgdist.corpus import Corpus
+from ecgdist.errors import ConfigError
+
+PRETRAIN = {
+    "corpus": "corpus",
+    "steps": 2,
+    "log_every_steps": 1,
+    "data": {"lanes": 8, "global_batch": 64, "shuffle_rows": 256, "exclude_splits": ["fold7", "fold8"]},
+    "device": {"window_s": 9},
+    "encoder": {"size": "tiny"},
+    "objective": {"contrastive": {"temperature": 0.1}},
+}
+CONFIG = {"out": "out", "task": "ptbxl-super", "pretrain": PRETRAIN}
+
+
+def test_the_arms_differ_in_nothing_but_their_weights() -> None:
+    config = build(CompareConfig, CONFIG)
+    runs = {arm: config.run(arm, 2) for arm in config.arms}
+    weights = {
+        arm: (run.objective.generative.weight, run.objective.contrastive.weight) for arm, run in runs.items()
+    }
+    assert weights == {"GL": (1, 0), "CL": (0, 1), "HL": (1, 1)}
+    assert {run.out for run in runs.values()} == {f"out/runs/{arm}-seed-2" for arm in runs}
+    assert all(run.objective.contrastive.temperature == 0.1 and run.seed == 2 for run in runs.values())
+    rest = [run.model_dump(exclude={"objective", "out"}) for run in runs.values()]
+    assert rest[0] == rest[1] == rest[2]
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"arms": {"a/b": {}}}, "an arm cannot be called 'a/b'"),
+        ({"arms": {SCRATCH: {}}}, "another name than scratch"),
+        ({"arms": {"CL": {"contrastive": {"method": "byol", "temperature": 0.1}}}}, "arm CL: .*byol divides"),
+        ({"pretrain": PRETRAIN | {"seed": 1}}, "pretrain.seed is set for each arm and seed"),
+        ({"pretrain": PRETRAIN | {"stepz": 1}}, "did you mean steps"),
+        ({"seeds": [1, 1]}, "names one twice"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_a_comparison_that_means_nothing_is_refused(values: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build(CompareConfig, CONFIG | values)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_every_arm_is_trained_and_judged_and_the_same_command_goes_on(
+    sample_corpus: Corpus, tmp_path: Path
+) -> None:
+    file, out = tmp_path / "compare.yaml", tmp_path / "out"
+    pretrain = PRETRAIN | {"corpus": str(sample_corpus.location), "device": {"window_s": 9}}
+    file.write_text(yaml.safe_dump({"task": "ptbxl-super", "seeds": [0], "pretrain": pretrain}))
+    command = ["compare", str(file), "--out", str(out), "--set", "resamples=100"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    found = json.loads((out / "comparison.json").read_text())
+    assert [arm["arm"] for arm in found["arms"]] == [SCRATCH, "GL", "CL", "HL"]
+    assert len({tuple(arm["model_hashes"]) for arm in found["arms"]}) == 4
+    assert len(found["differences"]) == 6
+    assert found["retrieval_batch"] == 64
+    for arm in found["arms"]:
+        assert 0 < arm["macro"]["auroc"]["low"] <= arm["macro"]["auroc"]["value"] <= 1
+        assert (arm["training"] is None) == (arm["arm"] == SCRATCH)
+        if arm["training"]:
+            rows = [
+                json.loads(line)
+                for line in (out / f"runs/{arm['arm']}-seed-0/metrics.jsonl").read_text().splitlines()
+            ]
+            assert arm["training"]["minutes"] == pytest.approx(
+                sum(row["seconds_per_step"] for row in rows) / 60
+            )
+    text = (out / "comparison.md").read_text()
+    assert "| HL |" in text
+    assert (out / "comparison.svg").read_bytes().startswith(b"<?xml")
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code == 0, again.output
+    assert again.output.count("is finished") == 3
+    assert (out / "comparison.md").read_text() == text
