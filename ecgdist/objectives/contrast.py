@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ecgdist.config import Config
 from ecgdist.objectives.byol import Byol
@@ -22,10 +22,10 @@ _MOMENTUM_START, _MOMENTUM_END = 0.996, 1.0
 class ContrastiveConfig(Config):
     """The contrastive part: what is contrasted with what, and how."""
 
-    method: Literal["moco", "byol", "simclr", "cmsc"] = "moco"
-    """moco (MoCo v3): the momentum teacher's embeddings of the global batch, by InfoNCE. byol: the teacher's embedding
-    of the same record alone. simclr: both views through the student, by NT-Xent. cmsc: two neighbouring windows
-    through the student, and all windows of a patient belong together."""
+    method: str = "moco"
+    """Name of a row of `METHODS`. moco (MoCo v3): the momentum teacher's embeddings of the global batch, by InfoNCE.
+    byol: the teacher's embedding of the same record alone. simclr: both views through the student, by NT-Xent. cmsc: two
+    neighbouring windows through the student, and all windows of a patient belong together."""
 
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Factor of the contrastive loss; 0 leaves projector, predictor and teacher out."""
@@ -80,6 +80,13 @@ class ContrastiveConfig(Config):
         if self.method == "cmsc":
             settings["same_patient_positive"] = self.same_patient != "ignored"
         return self.kind(**settings)
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"there is no such method; choose one of {', '.join(METHODS)}")
+        return method
 
     @model_validator(mode="after")
     def _momentum_does_not_fall(self) -> ContrastiveConfig:

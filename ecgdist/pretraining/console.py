@@ -143,9 +143,10 @@ class ProgressView:
 def line(row: Message, total_steps: int) -> str:
     """One row of metrics as a line of text."""
     parts = ", ".join(f"{name} {row[name]:.4f}" for name in ("reconstruction", "contrastive") if name in row)
+    mfu = f"  MFU {row['mfu']:.0%}" if "mfu" in row else ""
     left = timedelta(seconds=round((total_steps - row["step"]) * row["seconds_per_step"]))
     return (
-        f"step {row['step']}/{total_steps}  loss {row['loss']:.4f} ({parts})  {row['ecg_per_s']:,.0f} ECG/s  "
+        f"step {row['step']}/{total_steps}  loss {row['loss']:.4f} ({parts})  {row['ecg_per_s']:,.0f} ECG/s{mfu}  "
         f"waiting {row['waiting_share']:.0%}  gradient {row['gradient_norm']:.2f}  "
         f"lr {row['learning_rate']:.1e}  ETA {left}"
     )

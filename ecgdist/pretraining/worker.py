@@ -11,6 +11,7 @@ from typing import Any
 
 import ray.train
 import ray.train.torch
+import torch
 
 from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
@@ -21,6 +22,7 @@ from ecgdist.pretraining.collapse import Spread
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
+from ecgdist.pretraining.flops import Meter, flops_per_ecg, peak_flops
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.metrics import MetricsLog
 from ecgdist.pretraining.nonfinite import NotFiniteError, write_suspects
@@ -99,6 +101,7 @@ class Worker:
         self.step = 0
         if restored is not None:
             self._load(restored)
+        self._meter = self._meter_of(device)
         self._train_step = TrainingStep(
             self.engine,
             self.teacher,
@@ -165,6 +168,16 @@ class Worker:
             universal=universal,
         )
 
+    def _meter_of(self, device: torch.device) -> Meter | None:
+        config = self.plan.config
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
+        peak = peak_flops(name, config.engine.precision)
+        if peak is None:
+            return None
+        window = self.plan.preprocessing.window_samples
+        step = self.plan.order.global_batch * flops_per_ecg(config.encoder, config.objective, window)
+        return Meter(step, self.group.world_size * peak)
+
     def _expected(self, restored: Restored | None) -> None:
         if restored is not None:
             restored.state.refuse_other_run(self.plan.state(restored.state.step, self.group.world_size))
@@ -208,6 +221,8 @@ class Worker:
             "workers": self.group.world_size,
             **pace.take(),
         }
+        if self._meter is not None:
+            row["mfu"] = self._meter.share(row["seconds_per_step"])
         log.add(row)
         log.flush_now_and_then()
         self._mailbox.post({"metrics": row})

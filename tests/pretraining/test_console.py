@@ -16,7 +16,7 @@ import ray
 from rich.console import Console
 
 from ecgdist.errors import TrainingError
-from ecgdist.pretraining.console import Mailbox, ProgressView
+from ecgdist.pretraining.console import Mailbox, ProgressView, line
 from tests.pretraining.proof_run import ROOT
 from tests.ray_nodes import Nodes, ray_nodes
 
@@ -28,6 +28,16 @@ def until(condition: Callable[[], bool], said: Callable[[], str]) -> None:
     while not condition():
         assert time.monotonic() < deadline, said()
         time.sleep(0.05)
+
+
+def test_a_row_is_one_line_and_names_the_share_of_the_peak_where_it_is_known() -> None:
+    row = {"step": 3, "loss": 1.25, "reconstruction": 1.0, "ecg_per_s": 1234.5, "waiting_share": 0.01}
+    row |= {"gradient_norm": 0.5, "learning_rate": 1e-4, "seconds_per_step": 2.0}
+    told = (
+        "step 3/5  loss 1.2500 (reconstruction 1.0000)  1,234 ECG/s{}  waiting 1%  gradient 0.50  lr 1.0e-04"
+    )
+    assert line(row, 5) == told.format("") + "  ETA 0:00:04"
+    assert line(row | {"mfu": 0.414}, 5) == told.format("  MFU 41%") + "  ETA 0:00:04"
 
 
 @pytest.mark.ray
@@ -68,7 +78,7 @@ DRIVER = """
 import sys
 import ray
 from rich.console import Console
-from ecgdist.pretraining.console import Mailbox, ProgressView
+from ecgdist.pretraining.console import Mailbox, ProgressView, line
 from ecgdist.raytools import ray_session
 
 @ray.remote(num_cpus=1)
