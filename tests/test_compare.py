@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from ecgdist.cli import app
@@ -14,13 +13,13 @@ from ecgdist.compare import SCRATCH, CompareConfig
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.errors import ConfigError
+from tests.test_readme import blocks
 
 PRETRAIN = {
     "corpus": "corpus",
     "steps": 2,
     "log_every_steps": 1,
     "data": {"lanes": 8, "global_batch": 64, "shuffle_rows": 256, "exclude_splits": ["fold7", "fold8"]},
-    "device": {"window_s": 9},
     "encoder": {"size": "tiny"},
     "objective": {"contrastive": {"temperature": 0.1}},
 }
@@ -62,16 +61,18 @@ def test_a_comparison_that_means_nothing_is_refused(values: dict[str, object], s
 def test_every_arm_is_trained_and_judged_and_the_same_command_goes_on(
     sample_corpus: Corpus, tmp_path: Path
 ) -> None:
+    """The README's comparison, with fewer steps and seeds."""
     file, out = tmp_path / "compare.yaml", tmp_path / "out"
-    pretrain = PRETRAIN | {"corpus": str(sample_corpus.location), "device": {"window_s": 9}}
-    file.write_text(yaml.safe_dump({"task": "ptbxl-super", "seeds": [0], "pretrain": pretrain}))
-    command = ["compare", str(file), "--out", str(out), "--set", "resamples=100"]
+    file.write_text(blocks("yaml")[2])
+    changes = ("seeds=[0]", "resamples=100", "pretrain.steps=2", "pretrain.log_every_steps=1")
+    command = ["compare", str(file), "--out", str(out), "--corpus", str(sample_corpus.location)]
+    command += [word for change in changes for word in ("--set", change)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     found = json.loads((out / "comparison.json").read_text())
-    assert [arm["arm"] for arm in found["arms"]] == [SCRATCH, "GL", "CL", "HL"]
-    assert len({tuple(arm["model_hashes"]) for arm in found["arms"]}) == 4
-    assert len(found["differences"]) == 6
+    assert [arm["arm"] for arm in found["arms"]] == [SCRATCH, "GL", "CL", "HL", "SimCLR"]
+    assert len({tuple(arm["model_hashes"]) for arm in found["arms"]}) == 5
+    assert len(found["differences"]) == 10
     assert found["retrieval_batch"] == 64
     for arm in found["arms"]:
         assert 0 < arm["macro"]["auroc"]["low"] <= arm["macro"]["auroc"]["value"] <= 1
@@ -89,5 +90,5 @@ def test_every_arm_is_trained_and_judged_and_the_same_command_goes_on(
     assert (out / "comparison.svg").read_bytes().startswith(b"<?xml")
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0, again.output
-    assert again.output.count("is finished") == 3
+    assert again.output.count("is finished") == 4
     assert (out / "comparison.md").read_text() == text

@@ -12,6 +12,8 @@ import pytest
 import ray
 import yaml
 
+from ecgdist.compare import CompareConfig
+from ecgdist.config import build
 from ecgdist.pretraining.config import PretrainConfig
 
 README = Path(__file__).parent.parent / "README.md"
@@ -38,7 +40,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_settings_of_a_long_run_are_valid() -> None:
-    text, _ = blocks("yaml")
+    text, _, _ = blocks("yaml")
     config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
     default = PretrainConfig(corpus="corpus", out="run")
     assert config.workers.is_elastic
@@ -49,10 +51,18 @@ def test_the_settings_of_a_long_run_are_valid() -> None:
 
 
 def test_the_choices_are_valid_together() -> None:
-    _, text = blocks("yaml")
+    _, text, _ = blocks("yaml")
     config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
     assert config.encoder.tokens == "lead_time"
     assert [each.p for each in config.augment.student] == [0.5, 0.3]
+
+
+def test_the_comparison_is_valid_and_its_defaults_are_the_defaults() -> None:
+    text = blocks("yaml")[2]
+    config = build(CompareConfig, {"out": "comparison"} | yaml.safe_load(text))
+    default = build(CompareConfig, {"out": "comparison", "task": "ptbxl-super", "pretrain": config.pretrain})
+    assert config.seeds == default.seeds
+    assert dict(list(config.arms.items())[:3]) == default.arms
 
 
 def test_the_tests_of_the_promises_exist() -> None:

@@ -24,8 +24,8 @@ class ContrastiveConfig(Config):
 
     method: str = "moco"
     """Name of a row of `METHODS`. moco (MoCo v3): the momentum teacher's embeddings of the global batch, by InfoNCE.
-    byol: the teacher's embedding of the same record alone. simclr: both views through the student, by NT-Xent. cmsc: two
-    neighbouring windows through the student, and all windows of a patient belong together."""
+    byol: the teacher's embedding of the same record alone. simclr: both views through the student, by NT-Xent. cmsc:
+    two neighbouring windows through the student, and all windows of a patient belong together."""
 
     weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     """Factor of the contrastive loss; 0 leaves projector, predictor and teacher out."""

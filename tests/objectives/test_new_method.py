@@ -47,5 +47,5 @@ def test_one_class_and_one_line_are_enough(monkeypatch: pytest.MonkeyPatch) -> N
         assert parts.parts == pytest.approx(whole.parts, rel=1e-5)
     # Nothing holds embeddings apart here: they come together at once.
     assert results[0][2].parts["contrastive"] < results[0][0].parts["contrastive"] / 2
-    with pytest.raises(ConfigError, match="temperature = 0.1, but alignment divides by none"):
+    with pytest.raises(ConfigError, match=r"temperature = 0.1, but alignment divides by none"):
         build(ContrastiveConfig, {"method": "alignment", "temperature": 0.1})
