@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
-from ecgdist.config import build
+from ecgdist.config import build, merged
 from ecgdist.corpus import Corpus
 from ecgdist.downstream.comparison import Candidate, Comparison, Training, compare_arms
 from ecgdist.downstream.evaluate import ProbeConfig, Setup, check_leak, check_signals, features, on_device
@@ -87,7 +87,7 @@ class CompareConfig(ProbeConfig):
         Raises:
             ConfigError: if there is none.
         """
-        objective = _over(self.pretrain.get("objective", {}), self.arms[arm])
+        objective = merged(self.pretrain.get("objective", {}), self.arms[arm])
         folder = Location.of(self.out) / "runs" / f"{arm}, seed {seed}".replace(", ", "-").replace(" ", "-")
         return build(
             PretrainConfig, self.pretrain | {"objective": objective, "seed": seed, "out": str(folder)}
@@ -175,12 +175,3 @@ def _write(out: Location, comparison: Comparison) -> None:
     (out / f"{COMPARISON}.json").write_bytes(comparison.model_dump_json(indent=1).encode())
     (out / f"{COMPARISON}.md").write_bytes(comparison.to_markdown().encode())
     (out / f"{COMPARISON}.svg").write_bytes(svg(draw_comparison(comparison)))
-
-
-def _over(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `values` in place of its own, key by key at every depth."""
-    merged = dict(base)
-    for key, value in values.items():
-        below = merged.get(key)
-        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged

@@ -53,10 +53,10 @@ def load(
     Raises:
         ConfigError: for a missing or malformed file or override, one given twice, or a wrong key or value.
     """
-    values: dict[str, Any] = _merge({}, defaults or {})
+    values: dict[str, Any] = merged({}, defaults or {})
     if path is not None:
-        values = _merge(values, read_yaml(path))
-    return build(cls, _merge(values, parse_overrides(overrides)), str(path) if path else "configuration")
+        values = merged(values, read_yaml(path))
+    return build(cls, merged(values, parse_overrides(overrides)), str(path) if path else "configuration")
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -113,12 +113,13 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     return tree
 
 
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`below` with the values of `above` in place of its own, key by key at every depth."""
+    both = dict(below)
     for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+        old = both.get(key)
+        both[key] = merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return both
 
 
 def _explain(cls: type[BaseModel], error: Mapping[str, Any]) -> str:
