@@ -58,10 +58,9 @@ class CompareConfig(ProbeConfig):
     @classmethod
     def _names_are_folders(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name in arms:
-            if name == SCRATCH or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ,._-]*", name):
+            if name == SCRATCH or not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", name, re.ASCII):
                 raise ValueError(
-                    f"an arm cannot be called {name!r}: use letters, digits, spaces and ,._- and another name than "
-                    f"{SCRATCH}"
+                    f"an arm cannot be called {name!r}: use letters, digits and ._+-, and another name than {SCRATCH}"
                 )
         return arms
 
@@ -88,7 +87,7 @@ class CompareConfig(ProbeConfig):
             ConfigError: if there is none.
         """
         objective = merged(self.pretrain.get("objective", {}), self.arms[arm])
-        folder = Location.of(self.out) / "runs" / f"{arm}, seed {seed}".replace(", ", "-").replace(" ", "-")
+        folder = Location.of(self.out) / "runs" / f"{arm}-seed-{seed}"
         return build(
             PretrainConfig, self.pretrain | {"objective": objective, "seed": seed, "out": str(folder)}
         )
