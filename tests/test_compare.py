@@ -23,7 +23,7 @@ PRETRAIN = {
     "encoder": {"size": "tiny"},
     "objective": {"contrastive": {"temperature": 0.1}},
 }
-CONFIG = {"out": "out", "task": "ptbxl-super", "pretrain": PRETRAIN}
+CONFIG = {"out": "/out", "task": "ptbxl-super", "pretrain": PRETRAIN}
 
 
 def test_the_arms_differ_in_nothing_but_their_weights() -> None:
@@ -33,7 +33,7 @@ def test_the_arms_differ_in_nothing_but_their_weights() -> None:
         arm: (run.objective.generative.weight, run.objective.contrastive.weight) for arm, run in runs.items()
     }
     assert weights == {"GL": (1, 0), "CL": (0, 1), "HL": (1, 1)}
-    assert {run.out for run in runs.values()} == {f"out/runs/{arm}-seed-2" for arm in runs}
+    assert {run.out for run in runs.values()} == {f"/out/runs/{arm}-seed-2" for arm in runs}
     assert all(run.objective.contrastive.temperature == 0.1 and run.seed == 2 for run in runs.values())
     rest = [run.model_dump(exclude={"objective", "out"}) for run in runs.values()]
     assert rest[0] == rest[1] == rest[2]
