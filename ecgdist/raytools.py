@@ -63,7 +63,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            _system_config=CLUSTER_SETTINGS,
+            _system_config=dict(CLUSTER_SETTINGS),  # Ray writes into it
         )
     try:
         yield

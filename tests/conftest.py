@@ -193,7 +193,7 @@ def ray_cluster(s3_server: S3Server) -> Iterator[None]:
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
-            _system_config=CLUSTER_SETTINGS,
+            _system_config=dict(CLUSTER_SETTINGS),  # Ray writes into it
         )
     yield
     ray.shutdown()

@@ -107,3 +107,13 @@ def test_a_cluster_that_does_not_answer_is_named() -> None:
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert "ConfigError: no Ray cluster answers at RAY_ADDRESS = 127.0.0.1:" in done.stderr
+
+
+def test_clusters_one_after_the_other_start_alike_and_say_nothing() -> None:
+    """In a process of its own, as above: Ray writes into the settings that it is given."""
+    code = "from ecgdist.raytools import ray_session\nfor _ in range(2):\n    with ray_session(1): pass"
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
