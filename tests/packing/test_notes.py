@@ -40,9 +40,9 @@ def build_and_die(folder: Path, out: Path, moment: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "finished"),
     [
-        ("before:00000.parquet", False),  # the shard is begun
-        ("after:00000.parquet", False),  # its index rows are written
-        ("after:00000.refused.parquet", False),
+        pytest.param("before:00000.parquet", False, marks=pytest.mark.slow),  # the shard is begun
+        pytest.param("after:00000.parquet", False, marks=pytest.mark.slow),  # its index rows are written
+        pytest.param("after:00000.refused.parquet", False, marks=pytest.mark.slow),
         ("after:00000.json", False),
         ("never", True),
     ],
