@@ -39,7 +39,9 @@ def same_as_unbroken(source: str, out: Path | Location, unbroken: Path, per_shar
     assert files_of(out) == files_of(unbroken)
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "kills", [pytest.param(2, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.long)]
+)
 def test_kills_at_random_moments(ray_cluster: None, tmp_path: Path, kills: int) -> None:
     job, out = sample_job(), tmp_path / "corpus"
     broken = pack_with_kills(job, out, kills, seed=kills)
