@@ -175,9 +175,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly."""
+    """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly.
+
+    What time may be too short for comes last.
+    """
     servers = {"ray_cluster", "s3_server"}
-    items.sort(key=lambda item: bool(servers & set(getattr(item, "fixturenames", ()))))
+    items.sort(
+        key=lambda item: (
+            item.get_closest_marker("extra") is not None,
+            bool(servers & set(getattr(item, "fixturenames", ()))),
+        )
+    )
 
 
 @pytest.fixture(scope="session")

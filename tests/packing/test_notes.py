@@ -20,6 +20,8 @@ from ecgdist.storage import Location
 from tests.packing.folders import files_of, georgia_folder
 from tests.packing.process import die_at
 
+EXTRA = (pytest.mark.slow, pytest.mark.extra)
+
 
 def plan_of(folder: Path, out: Path | Location | str) -> Plan:
     """One shard of a record that can be packed and one that cannot."""
@@ -40,9 +42,9 @@ def build_and_die(folder: Path, out: Path, moment: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "finished"),
     [
-        pytest.param("before:00000.parquet", False, marks=pytest.mark.slow),  # the shard is begun
-        pytest.param("after:00000.parquet", False, marks=pytest.mark.slow),  # its index rows are written
-        pytest.param("after:00000.refused.parquet", False, marks=pytest.mark.slow),
+        pytest.param("before:00000.parquet", False, marks=EXTRA),  # the shard is begun
+        pytest.param("after:00000.parquet", False, marks=EXTRA),  # its index rows are written
+        pytest.param("after:00000.refused.parquet", False, marks=EXTRA),
         ("after:00000.json", False),
         ("never", True),
     ],

@@ -23,7 +23,7 @@ from tests.packing.test_s3_faults import packing, to_bucket
 from tests.sources.made import code15_row, made_code15
 
 pytestmark = pytest.mark.s3
-SLOW = pytest.mark.slow
+EXTRA = (pytest.mark.slow, pytest.mark.extra)
 
 PROMISED_S = 10
 
@@ -64,13 +64,13 @@ def code15(folder: Path) -> str:
 @pytest.mark.parametrize(
     ("make", "trouble", "status", "says"),
     [
-        pytest.param(ptbxl, denied, 403, r"/records100/\S+\.hea: access denied", marks=SLOW),
+        pytest.param(ptbxl, denied, 403, r"/records100/\S+\.hea: access denied", marks=EXTRA),
         (ptbxl, denied_beside_silence, 403, r"/records100/\S+\.hea: access denied"),
         pytest.param(
             *(ptbxl, vanished, 404, r"missing_header: s3://\S+/records100/\S+\.hea does not exist"),
-            marks=SLOW,
+            marks=EXTRA,
         ),
-        pytest.param(code15, denied, 403, r"/exams_part1\.hdf5: access denied", marks=SLOW),
+        pytest.param(code15, denied, 403, r"/exams_part1\.hdf5: access denied", marks=EXTRA),
         (code15, vanished, 404, r"missing_file: s3://\S+/exams_part1\.hdf5 does not exist"),
     ],
 )

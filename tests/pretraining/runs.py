@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -192,6 +193,20 @@ class SmallRun:
             * setting.objective.student_passes,
             universal=universal,
         )
+
+
+def slow(*settings: Any) -> list[Any]:
+    """Settings that are left to the slow tests: they differ little from those that are not."""
+    return [
+        pytest.param(
+            *(each if isinstance(each, tuple) else (each,)), marks=(pytest.mark.slow, pytest.mark.extra)
+        )
+        for each in settings
+    ]
+
+
+STAGES = [0, *slow(1, 2), 3]
+"""Of ZeRO, for tests of each of them."""
 
 
 def rank_batch(step: int, group: Group) -> RankBatch:

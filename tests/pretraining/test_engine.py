@@ -20,17 +20,18 @@ from tests.pretraining.runs import (
     ARMS,
     ENCODER,
     PREPROCESSING,
+    STAGES,
     WEIGHT_DECAY,
     Arrays,
     Setting,
     SmallRun,
     largest_difference,
+    slow,
 )
 
 GroupOf = Callable[[int], Processes]
 
 STEPS = 3
-STAGES = (0, 1, 2, 3)
 
 
 def train(setting: Setting) -> tuple[list[StepResult], Arrays, Arrays]:
@@ -47,7 +48,7 @@ def first_update(setting: Setting) -> tuple[float, Arrays]:
     return result.gradient_norm, {name: after[name] - before[name] for name in after}
 
 
-@pytest.mark.parametrize("zero_stage", [1, 2, 3])
+@pytest.mark.parametrize("zero_stage", [*slow(1), 2, 3])
 def test_every_stage_trains_the_same_student(processes: GroupOf, zero_stage: int) -> None:
     group = processes(2)
     expected, student, teacher = group.run(train, Setting(micro_batch=3, learning_rate=1e-4))[0]
@@ -110,7 +111,7 @@ def update_teacher_once(setting: Setting, momentum: float) -> float:
     return largest_difference(after, wanted)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", *slow("bf16")])
 @pytest.mark.parametrize("zero_stage", STAGES)
 def test_the_teacher_follows_the_weights_that_the_student_computes_with(
     processes: GroupOf, zero_stage: int, precision: str

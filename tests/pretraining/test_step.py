@@ -40,6 +40,7 @@ from tests.pretraining.runs import (
     global_batch,
     largest_difference,
     rank_batch,
+    slow,
 )
 
 GroupOf = Callable[[int], Processes]
@@ -51,14 +52,6 @@ STEPS = 3
 LEARNING_RATE = 5e-5
 METHOD_LEARNING_RATE = LEARNING_RATE / 2
 TOLERANCE = 1e-5
-
-
-def slow(*settings: Any) -> list[Any]:
-    """Settings that are left to the slow tests: they differ little from those that are not."""
-    return [
-        pytest.param(*(each if isinstance(each, tuple) else (each,)), marks=pytest.mark.slow)
-        for each in settings
-    ]
 
 
 def train(setting: Setting, plain: bool) -> Trained:
