@@ -83,6 +83,7 @@ def test_the_demo_prints_what_the_readme_expects(demo: tuple[Path, str]) -> None
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_the_commands_run_as_shown(ray_cluster: None, tmp_path: Path) -> None:
     (commands,) = (block for block in blocks("bash") if "ecgdist pack" in block)
     (python,) = blocks("python")

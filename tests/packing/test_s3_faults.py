@@ -52,6 +52,7 @@ def to_bucket(folder: Path, root: Location) -> Location:
     return root
 
 
+@pytest.mark.slow
 def test_a_bad_network_gives_the_same_corpus(ray_cluster: None, s3: S3Server, tmp_path: Path) -> None:
     ptbxl = ptbxl_folder(tmp_path / "ptb-xl", 60)
     next(ptbxl.rglob("*.dat")).unlink()  # one refusal, which must be the only one

@@ -49,6 +49,7 @@ def after_steps(watch: Watch, steps: int, act: Callable[[], object]) -> threadin
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_no_step_is_lost_or_done_twice(sample_corpus: Corpus, tmp_path: Path) -> None:
     """Stopped by `ecgdist jobs stop`, started again, and stopped by SIGTERM to the driver."""
     rows = tmp_path / "rows"

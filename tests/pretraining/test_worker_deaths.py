@@ -32,6 +32,7 @@ class KillOnce(GiveNotice):
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_worker_that_dies_before_it_trains_is_started_again(
     sample_corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

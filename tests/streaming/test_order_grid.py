@@ -140,7 +140,13 @@ def check_reading_is_even(order: Order, epoch: int) -> None:
     assert waiting == 0
 
 
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize(
+    "part",
+    [
+        pytest.param(part, marks=(pytest.mark.slow, pytest.mark.extra)) if part % 2 else part
+        for part in range(PARTS)
+    ],
+)
 def test_the_order_keeps_its_promises(part: int) -> None:
     for number in range(part * SETTINGS_PER_PART, (part + 1) * SETTINGS_PER_PART):
         case = setting(number)
