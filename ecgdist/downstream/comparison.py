@@ -193,82 +193,87 @@ def compare_arms(
     Raises:
         DataError: if a label cannot be fitted or judged.
     """
-    index, task, splits = setup.index, setup.task, setup.splits
-    truth = targets(index, task)[0]
-    labels = tuple(task.labels)
-    test = splits.rows("test")
-    groups = patients_of(index)[test].tolist()
-    found: dict[str, list[tuple[Candidate, Bootstrap]]] = {arm: [] for arm in objectives}
-    warnings: list[str] = list(setup.open_questions)
-    fitted: tuple[str, ...] = ()
-    few: tuple[str, ...] = ()
-    among: tuple[str, ...] = ()
-    for candidate, features in candidates:
-        result = probe(features, truth, splits, labels)
-        # Which labels can be fitted and judged depends on the truth alone, so all probes have the same ones.
-        fitted = result.labels
-        judged = truth[test][:, [labels.index(label) for label in fitted]]
-        boot = bootstrap(judged, result.test, result.thresholds, groups, resamples, seed)
-        if not among:
-            metrics = summarise(boot, judged, result.thresholds, fitted)
-            among, few = metrics.macro.labels, metrics.few
-        found[candidate.arm].append((candidate, boot))
-        warnings += candidate.warnings
-    missing = [arm for arm, judged_arm in found.items() if not judged_arm]
+    splits = setup.splits
+    judged = _judge(setup, candidates, objectives, resamples, seed)
+    missing = [arm for arm, encoders in judged.arms.items() if not encoders]
     if missing:
         raise DataError(f"no encoder of {', '.join(missing)} was given")
-    means = {arm: mean_of([boot for _, boot in pairs]) for arm, pairs in found.items()}
-    counts = split_sizes(index, splits)
+    fitted, among = judged.fitted, judged.among
+    means = {arm: mean_of([boot for _, boot in encoders]) for arm, encoders in judged.arms.items()}
+    everyone = [one for encoders in judged.arms.values() for one, _ in encoders]
+    said = dict.fromkeys([*setup.open_questions, *(text for one in everyone for text in one.warnings)])
+    counts = split_sizes(setup.index, splits)
     return Comparison(
-        task=task.name,
-        title=task.title,
+        task=setup.task.name,
+        title=setup.task.title,
         counts=counts,
         split_note=splits.note,
         split_digest=splits.digest,
         corpus_id=setup.corpus.corpus_id,
         pretraining=pretraining,
         method=f"{resamples} resamples: {BOOTSTRAP_METHOD}",
-        retrieval_batch=next(
-            (one.retrieval.batch for pairs in found.values() for one, _ in pairs if one.retrieval), None
-        ),
-        arms=tuple(
-            _arm(
-                arm,
-                objectives[arm],
-                pairs,
-                macro(means[arm], fitted, among),
-                fitted,
-                among,
-                training.get(arm),
-            )
-            for arm, pairs in found.items()
-        ),
+        retrieval_batch=next((one.retrieval.batch for one in everyone if one.retrieval), None),
+        arms=tuple(_arm(arm, objectives[arm], judged, means[arm], training.get(arm)) for arm in objectives),
         differences=tuple(
             Difference(arm=arm, other=other, macro=paired_difference(means[arm], means[other], fitted, among))
             for other, arm in itertools.combinations(objectives, 2)
         ),
-        warnings=(*dict.fromkeys(warnings), *_warnings(counts["test"], splits.note, splits.official, few)),
+        warnings=(*said, *_warnings(counts["test"], splits.note, splits.official, judged.few)),
     )
 
 
+@dataclass(frozen=True)
+class _Judged:
+    """All encoders by arm with their bootstraps, and the labels fitted, with figures, and with few positives."""
+
+    arms: dict[str, list[tuple[Candidate, Bootstrap]]]
+    fitted: tuple[str, ...]
+    among: tuple[str, ...]
+    few: tuple[str, ...]
+
+
+def _judge(
+    setup: Setup,
+    candidates: Iterable[tuple[Candidate, Features]],
+    arms: Iterable[str],
+    resamples: int,
+    seed: int,
+) -> _Judged:
+    """Probe every candidate on the same test patients."""
+    truth = targets(setup.index, setup.task)[0]
+    labels = tuple(setup.task.labels)
+    test = setup.splits.rows("test")
+    groups = patients_of(setup.index)[test].tolist()
+    found: dict[str, list[tuple[Candidate, Bootstrap]]] = {arm: [] for arm in arms}
+    fitted: tuple[str, ...] = ()
+    few: tuple[str, ...] = ()
+    among: tuple[str, ...] = ()
+    for candidate, features in candidates:
+        result = probe(features, truth, setup.splits, labels)
+        # Which labels can be fitted and judged depends on the truth alone, so all probes have the same ones.
+        fitted = result.labels
+        tested = truth[test][:, [labels.index(label) for label in fitted]]
+        boot = bootstrap(tested, result.test, result.thresholds, groups, resamples, seed)
+        if not among:
+            metrics = summarise(boot, tested, result.thresholds, fitted)
+            among, few = metrics.macro.labels, metrics.few
+        found[candidate.arm].append((candidate, boot))
+    return _Judged(found, fitted, among, few)
+
+
 def _arm(
-    arm: str,
-    objective: dict[str, Any] | None,
-    pairs: Sequence[tuple[Candidate, Bootstrap]],
-    mean: Macro,
-    fitted: Sequence[str],
-    among: Sequence[str],
-    training: Training | None,
+    arm: str, objective: dict[str, Any] | None, judged: _Judged, mean: Bootstrap, training: Training | None
 ) -> ArmResult:
-    tops = [one.retrieval.top1 if one.retrieval else None for one, _ in pairs]
+    fitted, among, encoders = judged.fitted, judged.among, judged.arms[arm]
+    tops = [one.retrieval.top1 if one.retrieval else None for one, _ in encoders]
     return ArmResult(
         arm=arm,
         objective=objective,
-        seeds=tuple(candidate.seed for candidate, _ in pairs),
-        macro=mean,
-        auroc_by_seed=tuple(macro(boot, fitted, among).auroc.value for _, boot in pairs),
+        seeds=tuple(one.seed for one, _ in encoders),
+        macro=macro(mean, fitted, among),
+        auroc_by_seed=tuple(macro(boot, fitted, among).auroc.value for _, boot in encoders),
         retrieval_by_seed=tuple(top for top in tops if top is not None) if None not in tops else None,
-        model_hashes=tuple(candidate.model_hash for candidate, _ in pairs),
+        model_hashes=tuple(one.model_hash for one, _ in encoders),
         training=training,
     )
 

@@ -45,11 +45,7 @@ def info_nce(
     patient is no negative.
 
     Args:
-        queries: ``(rows, dim)``; normalised here.
-        keys: ``(keys, dim)`` of the whole global batch; normalised here.
-        positive: ``(rows,)`` int64, the number of each query's own key.
-        query_patient: ``(rows,)`` int64; a record without a known patient has a number of its own.
-        key_patient: ``(keys,)`` int64.
+        queries, keys, positive, query_patient, key_patient: as in `TeacherContrast.losses`.
         temperature: T.
 
     Returns:

@@ -80,6 +80,13 @@ def assert_same_results(found: list[StepResult], expected: list[StepResult]) -> 
         assert mine.gradient_norm == pytest.approx(theirs.gradient_norm, rel=TOLERANCE)
 
 
+def assert_trained_alike(found: Trained, expected: Trained) -> None:
+    assert_same_results(found[0], expected[0])
+    assert relative_difference(found[3], expected[3]) < TOLERANCE
+    assert largest_difference(found[1], expected[1]) < TOLERANCE
+    assert largest_difference(found[2], expected[2]) < TOLERANCE
+
+
 def test_the_batch_of_these_tests_is_uneven() -> None:
     """Otherwise equal results would prove little."""
     batch = global_batch(0)
@@ -102,12 +109,9 @@ def test_loss_and_gradients_are_those_of_the_global_batch(
 ) -> None:
     setting = Setting(arm=arm, micro_batch=micro_batch, learning_rate=LEARNING_RATE)
     expected = whole_batch[arm]
-    for results, student, teacher, gradients in processes(world_size).run(train, setting, True):
-        assert_same_results(results, expected[0])
-        assert relative_difference(gradients, expected[3]) < TOLERANCE
-        assert largest_difference(gradients, expected[3]) < TOLERANCE
-        assert largest_difference(student, expected[1]) < TOLERANCE
-        assert largest_difference(teacher, expected[2]) < TOLERANCE
+    for found in processes(world_size).run(train, setting, True):
+        assert_trained_alike(found, expected)
+        assert largest_difference(found[3], expected[3]) < TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -250,11 +254,8 @@ def test_a_method_trains_alike_on_any_number_of_ranks_and_micro_batches(
 ) -> None:
     setting = Setting(arm=arm, micro_batch=micro_batch, learning_rate=METHOD_LEARNING_RATE)
     expected = whole_batch_of_methods[arm]
-    for results, student, teacher, gradients in processes(world_size).run(train, setting, True):
-        assert_same_results(results, expected[0])
-        assert relative_difference(gradients, expected[3]) < TOLERANCE
-        assert largest_difference(student, expected[1]) < TOLERANCE
-        assert largest_difference(teacher, expected[2]) < TOLERANCE
+    for found in processes(world_size).run(train, setting, True):
+        assert_trained_alike(found, expected)
 
 
 @pytest.mark.parametrize("arm", ["SimCLR, hybrid", "CMSC", "BYOL, two views, hybrid", "CMAE"])

@@ -190,7 +190,7 @@ def test_copies_of_an_order_share_the_layout_of_an_epoch(monkeypatch: pytest.Mon
     for _ in range(3):
         pickle.loads(text).pool(0, 1, 0)  # noqa: S301 - it was made above
     assert made == [0]
-    pickle.loads(text).pool(1, 1, 0)  # noqa: S301
+    pickle.loads(text).pool(1, 1, 0)  # noqa: S301 - as before
     make(seed=78).pool(0, 1, 0)
     assert made == [0, 1, 0]
 
