@@ -79,8 +79,8 @@ def free_port_with_grpc() -> int:
 
 
 @contextmanager
-def seaweedfs(folder: Path) -> Iterator[S3Server]:
-    """SeaweedFS on free ports, with its files in `folder`; it takes seconds to start."""
+def seaweedfs(folder: Path, volume_mb: int = 64) -> Iterator[S3Server]:
+    """SeaweedFS on free ports, with its files in `folder` (20 volumes at most); it takes seconds to start."""
     access, secret = "tester", secrets.token_hex(16)
     identity = {
         "name": "tests",
@@ -94,10 +94,14 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
         str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder / 'data'}",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
         "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3_port}", f"-s3.config={folder / 's3.json'}",
-        "-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0",
+        "-volume.max=20", f"-master.volumeSizeLimitMB={volume_mb}", "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
+    # It would take the keys of another server, which a test has set, for its own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
     with (folder / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
+        )
     server = S3Server(f"http://127.0.0.1:{s3_port}", access, secret)
     try:
         _create_bucket(server, process, folder / "log")

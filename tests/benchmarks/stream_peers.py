@@ -37,6 +37,8 @@ STORAGES = {"local": None, "s3": 0.0, "s3-20ms": 0.02}
 BATCH = 128
 WORKERS = 2
 EPOCHS = {"local": 2, "s3": 1, "s3-20ms": 1}
+VOLUME_MB = 512
+"""Of the S3 server, whose 20 volumes hold all layouts at once."""
 WFDB_ROWS = 2048
 """As many of its files are read: all would take minutes."""
 Samples = dict[str, list[dict[str, Any]]]
@@ -160,7 +162,7 @@ def _where(storage: str, folders: Mapping[str, Path]) -> Iterator[tuple[dict[str
         yield {side: str(folder) for side, folder in folders.items()}, {}
         return
     latency_s = STORAGES[storage]
-    with tempfile.TemporaryDirectory(dir=data.BENCH) as folder, seaweedfs(Path(folder)) as server:
+    with tempfile.TemporaryDirectory(dir=data.BENCH) as folder, seaweedfs(Path(folder), VOLUME_MB) as server:
         os.environ.update(server.environment)
         for source in set(folders.values()):
             _upload(source, Location.of(f"s3://ecg/{source.name}"))
