@@ -36,6 +36,8 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.packing
 	$(BIN)/python -m tests.benchmarks.index 1300000
 	$(BIN)/python -m tests.benchmarks.order
+	$(BIN)/python -m tests.benchmarks.arms
+	$(BIN)/python -m tests.benchmarks.augment
 	$(BIN)/python -m tests.benchmarks.zero
 	$(BIN)/python -m tests.benchmarks.checkpoints
 	$(BIN)/python -m tests.benchmarks.gradient_watch

@@ -287,12 +287,16 @@ class PretrainingModule(nn.Module):
         missing = ~lead_mask[:, :, None]
         return self._layout.unpatchify(waveform).masked_fill(missing, 0), self._layout.samples(seen.hidden)
 
-    def teacher(self) -> MomentumTeacher | None:
-        """A momentum teacher that starts as a copy of this student, or None if nothing is contrasted with one."""
+    def teacher(self, compute_dtype: torch.dtype = torch.float32) -> MomentumTeacher | None:
+        """A momentum teacher that starts as a copy of this student, or None if nothing is contrasted with one.
+
+        Args:
+            compute_dtype: of its matrix products; its weights are fp32 whatever it is.
+        """
         if self._contrast is None or not self._contrast.has_teacher:
             return None
         assert self.projector is not None
-        return MomentumTeacher(self.encoder, self.projector)
+        return MomentumTeacher(self.encoder, self.projector, compute_dtype)
 
     def student_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The named weights that the teacher follows: encoder and projector."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from ecgdist.errors import TrainingError
 from ecgdist.models.heads import Projector
 from ecgdist.models.interface import Encoder
+from ecgdist.models.patches import at_least_float32
 
 
 class MomentumTeacher(nn.Module):
@@ -22,8 +24,16 @@ class MomentumTeacher(nn.Module):
     nothing. Build it before a training engine takes the student apart.
     """
 
-    def __init__(self, encoder: Encoder, projector: Projector) -> None:
+    def __init__(
+        self, encoder: Encoder, projector: Projector, compute_dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Copy the student's parts.
+
+        Args:
+            compute_dtype: of matrix products; bfloat16 is many times as fast on a GPU.
+        """
         super().__init__()
+        self._compute_dtype = compute_dtype
         self.encoder = copy.deepcopy(encoder).float()
         self.projector = copy.deepcopy(projector).float()
         self.requires_grad_(False)
@@ -38,8 +48,14 @@ class MomentumTeacher(nn.Module):
             valid_samples: ``(batch,)`` int64; samples from here on are padding.
             lead_mask: ``(batch, 12)`` bool, True = present.
         """
-        projected = self.projector(self.encoder.embed(signal, valid_samples, lead_mask))
-        return F.normalize(projected, dim=1)
+        with self._precision(signal.device.type):
+            projected = self.projector(self.encoder.embed(signal, valid_samples, lead_mask))
+        return F.normalize(at_least_float32(projected), dim=1)
+
+    def _precision(self, device_type: str) -> AbstractContextManager[object]:
+        if self._compute_dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(device_type, self._compute_dtype)
 
     @torch.no_grad()
     def update(self, named_student: Iterable[tuple[str, Tensor]], momentum: float) -> None:

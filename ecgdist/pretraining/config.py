@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from ecgdist.config import Config
@@ -80,11 +81,20 @@ class EngineConfig(Config):
 
     zero_stage: Literal[0, 1, 2, 3] | None = None
     """What ZeRO splits over workers: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters. None takes the
-    lowest whose state fits into 8 GiB of a worker, which is 0 for every size here; see `zero.default_stage`."""
+    lowest whose state fits into 8 GiB of a worker, for every size here 0 in fp32 and 1 in bf16; see
+    `zero.default_stage`."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the student; the teacher and the losses are always fp32."""
+    """Of the student's weights and of all matrix products; the teacher's weights and the losses are always fp32."""
+    compile: bool = False
+    """Compile the layers of encoders and decoders with torch.compile, which needs a C++ compiler, or on GPUs Triton: a
+    minute more at the start, faster steps on GPUs."""
     micro_batch: int = Field(default=64, ge=1)
     """Most rows that a worker passes through the model at once; changes memory, not mathematics."""
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """Of matrix products."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
     @property
     def stage(self) -> int:
@@ -233,7 +243,8 @@ class PretrainConfig(Config):
             del content[free]
         for free in ("stream", "evaluation_corpora", "record_rows"):
             del content["data"][free]
-        del content["engine"]["micro_batch"]
+        for free in ("micro_batch", "compile"):
+            del content["engine"][free]
         # A view without any says nothing, as in runs that began before there were augmentations.
         content["augment"] = {view: chosen for view, chosen in content["augment"].items() if chosen}
         return content

@@ -56,7 +56,8 @@ class RunPlan:
         _check_adjacent(config, preprocessing)
         if config.engine.zero_stage is None:
             parameters = count_parameters(config.encoder, config.objective, preprocessing.window_samples)
-            config = with_stage(config, default_stage(parameters, config.workers.least))
+            is_bf16 = config.engine.precision == "bf16"
+            config = with_stage(config, default_stage(parameters, config.workers.least, is_bf16))
         return cls(
             config,
             corpus,

@@ -15,6 +15,7 @@ import torch
 
 from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
+from ecgdist.models.compiling import check_compiler, compile_all
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.patience import patiently
 from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
@@ -96,7 +97,11 @@ class Worker:
         self._expected(restored)
         device = ray.train.torch.get_device()
         module = self.plan.build_module().to(device)
-        self.teacher = module.teacher()
+        self.teacher = module.teacher(config.engine.compute_dtype)
+        if config.engine.compile:
+            if device.type == "cpu":
+                check_compiler()
+            compile_all(module, self.teacher)
         self.engine = self._build_engine(module, restored)
         self.step = 0
         if restored is not None:

@@ -31,13 +31,17 @@ def state_bytes(parameters: int, stage: int, workers: int) -> float:
     return parameters * (whole + (16 - whole) / workers + _TEACHER)
 
 
-def default_stage(parameters: int, workers: int) -> int:
+def default_stage(parameters: int, workers: int, is_bf16: bool) -> int:
     """The lowest stage whose state fits into `STATE_BYTES`, else 3.
+
+    In bf16 that is at least 1: without ZeRO, DeepSpeed's optimizer for it looks at every weight's gradient by itself,
+    and waits for the GPU each time (`python -m tests.benchmarks.gpu`).
 
     Args:
         workers: the fewest that the run may have.
     """
-    fitting = (stage for stage in range(4) if state_bytes(parameters, stage, workers) <= STATE_BYTES)
+    stages = range(1 if is_bf16 else 0, 4)
+    fitting = (stage for stage in stages if state_bytes(parameters, stage, workers) <= STATE_BYTES)
     return next(fitting, 3)
 
 

@@ -1,4 +1,4 @@
-"""Groups of real processes that share a gloo group: what a test of collective code runs on."""
+"""Groups of real processes that share a gloo group (and NCCL on a GPU): what a test of collective code runs on."""
 
 from __future__ import annotations
 
@@ -82,8 +82,9 @@ def _serve(connection: Connection, rank: int, world_size: int, folder: Path) -> 
     }
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / "store"), world_size)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=_COLLECTIVE_S)
+        backend, store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=_COLLECTIVE_S)
     )
     while True:
         try:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ecgdist.models.compiling import compile_all
 from ecgdist.models.config import EncoderConfig
 from ecgdist.objectives.contrast import ContrastiveConfig
 from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
@@ -78,6 +79,8 @@ class Setting:
     learning_rate: float = 1e-3
     augment: AugmentConfig = NO_AUGMENTATIONS
     encoder: EncoderConfig = ENCODER
+    compile: bool = False
+    device: str = "cpu"
 
     @property
     def objective(self) -> ObjectiveConfig:
@@ -121,7 +124,7 @@ class PlainEngine:
             if dist.is_initialized():
                 dist.all_reduce(weight.grad)
                 weight.grad /= dist.get_world_size()
-        self.gradients = {n: p.grad.numpy().copy() for n, p in self.module.named_parameters()}
+        self.gradients = {n: p.grad.cpu().numpy().copy() for n, p in self.module.named_parameters()}
         norm = torch.nn.utils.clip_grad_norm_(self.module.parameters(), self._clip_norm)
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
@@ -145,7 +148,10 @@ class SmallRun:
         torch.manual_seed(0)
         preprocessing = setting.preprocessing
         module = PretrainingModule(setting.encoder, setting.objective, preprocessing.window_samples)
-        self.teacher = module.teacher()
+        module = module.to(setting.device)
+        self.teacher = module.teacher(self._engine_config.compute_dtype)
+        if setting.compile:
+            compile_all(module, self.teacher)
         self.engine: Any = (
             PlainEngine(module, setting.clip_norm) if plain else self._deepspeed(module, universal)
         )
@@ -158,7 +164,7 @@ class SmallRun:
             self.group,
             setting.micro_batch,
             TOTAL_STEPS,
-            torch.device("cpu"),
+            torch.device(setting.device),
             setting.augment,
         )
 
@@ -177,16 +183,20 @@ class SmallRun:
     def teacher_weights(self) -> Arrays:
         """The teacher's; none in an arm without one."""
         named = {} if self.teacher is None else self.teacher.state_dict()
-        return {name: weight.numpy().copy() for name, weight in named.items()}
+        return {name: weight.cpu().numpy().copy() for name, weight in named.items()}
+
+    @property
+    def _engine_config(self) -> EngineConfig:
+        setting = self.setting
+        return EngineConfig(
+            zero_stage=setting.zero_stage, precision=setting.precision, micro_batch=setting.micro_batch
+        )
 
     def _deepspeed(self, module: PretrainingModule, universal: bool) -> DeepSpeedEngine:
         setting = self.setting
-        config = EngineConfig(
-            zero_stage=setting.zero_stage, precision=setting.precision, micro_batch=setting.micro_batch
-        )
         return DeepSpeedEngine(
             module,
-            config,
+            self._engine_config,
             OptimizerConfig(clip_norm=setting.clip_norm),
             WEIGHT_DECAY,
             micro_batches(ORDER, self.group.world_size, setting.micro_batch)

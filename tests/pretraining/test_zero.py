@@ -33,16 +33,17 @@ def test_what_each_stage_splits() -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_every_size_fits_whole(size: str) -> None:
     parameters = count_parameters(build(EncoderConfig, {"size": size}), ObjectiveConfig(), 2250)
-    assert default_stage(parameters, 1) == 0
+    assert default_stage(parameters, 1, is_bf16=False) == 0
+    assert default_stage(parameters, 1, is_bf16=True) == 1, "DeepSpeed is slow in bf16 without ZeRO"
 
 
 def test_larger_models_take_the_lowest_stage_that_fits() -> None:
     edge = STATE_BYTES // 20
-    assert [default_stage(edge + more, 8) for more in (0, 1)] == [0, 1]
-    stages = [default_stage(parameters, 64) for parameters in range(10**8, 4 * 10**9, 10**7)]
+    assert [default_stage(edge + more, 8, is_bf16=False) for more in (0, 1)] == [0, 1]
+    stages = [default_stage(parameters, 64, is_bf16=False) for parameters in range(10**8, 4 * 10**9, 10**7)]
     assert stages == sorted(stages)
     assert set(stages) == {0, 1, 2, 3}
-    assert default_stage(10**11, 2) == 3, "nothing fits: the one that takes least"
+    assert default_stage(10**11, 2, is_bf16=True) == 3, "nothing fits: the one that takes least"
 
 
 def plan(corpus: Corpus, out: Path, **engine: Any) -> RunPlan:
