@@ -27,7 +27,7 @@ def small(
 
 def job(where: Path, rows: int, epochs: int = 1) -> dict[str, object]:
     return {
-        "where": str(where), "rows": rows, "epochs": epochs, "batch": BATCH, "workers": 2, "hashes": True,
+        "where": str(where), "rows": rows, "epochs": epochs, "timed_epochs": epochs, "batch": BATCH, "workers": 2, "hashes": True,
     }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def test_an_ecg_that_comes_twice_is_an_error() -> None:
         yield [1], torch.zeros(1, *harness.SHAPE)
 
     with pytest.raises(RuntimeError, match="an ECG came 2 times in 1 epochs"):
-        harness.measure(twice, {"epochs": 1, "rows": 2})
+        harness.measure(twice, {"epochs": 1, "timed_epochs": 1, "rows": 2})
 
 
 def test_a_section_is_replaced_and_the_others_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """What every side does: read epochs of ECGs as float32 batches, and say how fast they came.
 
 A side is a program ``read_NAME.py JOB`` that knows nothing of the package, except those that read its shards. JOB is
-JSON: ``where`` the data lies, ``epochs``, ``batch``, ``workers``, ``rows`` of an epoch, and ``cache``, an empty folder.
-It prints ``ready`` once it has imported what it needs, waits for a line, and prints its figures as JSON.
+JSON: ``where`` the data lies, ``epochs`` and how many of them are timed (``timed_epochs``), ``rows`` of an epoch,
+``batch``, ``workers``, and ``cache``, an empty folder. It prints ``ready`` once it has imported what it needs, waits for a line, and prints its figures as JSON.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def main(read: Callable[[dict[str, Any]], Batches]) -> None:
 def measure(read: Callable[[dict[str, Any]], Batches], job: dict[str, Any]) -> dict[str, Any]:
     """Seconds to the first float32 batch, ECG/s after it, and what was read.
 
+    The rate is that of the first ``timed_epochs``: a side that holds many ECGs has read them before its first batch,
+    and gives the last of them faster than it reads.
+
     Returns:
         ``first_s``, ``rate``, ``rows``; ``missing``, how many ECGs did not come in every epoch; and if
         ``job["hashes"]`` is true, ``hashes`` of all float32 ECGs by number.
@@ -43,23 +46,25 @@ def measure(read: Callable[[dict[str, Any]], Batches], job: dict[str, Any]) -> d
     began = time.perf_counter()
     seen: list[Any] = []
     hashes: dict[int, str] = {}
-    first_s = 0.0
+    first_s = timed_s = 0.0
+    rows = timed_rows = 0
     for numbers, signal_uv in read(job):
         batch = signal_uv.float()
         if not seen:
             first_s = time.perf_counter() - began
-        seen.append(numbers)
+        seen.append(np.array(numbers))
+        rows += len(batch)
+        if rows <= job["timed_epochs"] * job["rows"]:
+            timed_s, timed_rows = time.perf_counter() - began - first_s, rows - len(seen[0])
         if job.get("hashes"):
             for number, signal in zip(np.asarray(numbers).tolist(), batch.numpy(), strict=True):
                 hashes[number] = hash_of(signal)
-    seconds = time.perf_counter() - began - first_s
-    counts = np.bincount(np.concatenate([np.asarray(numbers) for numbers in seen]), minlength=job["rows"])
+    counts = np.bincount(np.concatenate(seen), minlength=job["rows"])
     if counts.max() > job["epochs"]:
         raise RuntimeError(f"an ECG came {counts.max()} times in {job['epochs']} epochs")
-    after_first = int(counts.sum()) - len(seen[0])
     return {
         "first_s": first_s,
-        "rate": after_first / seconds,
+        "rate": timed_rows / timed_s,
         "rows": int(counts.sum()),
         "missing": int((counts < job["epochs"]).sum()),
         "hashes": hashes,
