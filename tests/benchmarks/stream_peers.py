@@ -206,8 +206,8 @@ def _write(storage: str, found: Samples, rows: int, repeats: int) -> None:
     what = (
         f"{rows:,} ECGs of 12 x 2,500 samples ({EPOCHS} epochs a repeat), float32 batches of {BATCH}, "
         f"{where}; {repeats} repeats, sides in turn, {WORKERS} worker processes for those that have workers. "
-        f"ECG/s from the first batch to the end of epoch {TIMED_EPOCHS}; the third column is our rate over theirs in the "
-        "same repeat."
+        f"ECG/s from the first batch to the end of epoch {TIMED_EPOCHS}; the third column is our rate over theirs in "
+        "the same repeat."
     )
     if "wfdb" in found:
         what += f" File by file, {WFDB_ROWS:,} of the ECGs are read."

@@ -27,7 +27,8 @@ def small(
 
 def job(where: Path, rows: int, epochs: int = 1) -> dict[str, object]:
     return {
-        "where": str(where), "rows": rows, "epochs": epochs, "timed_epochs": epochs, "batch": BATCH, "workers": 2, "hashes": True,
+        "where": str(where), "rows": rows, "epochs": epochs, "timed_epochs": epochs,
+        "batch": BATCH, "workers": 2, "hashes": True,
     }  # fmt: skip
 
 

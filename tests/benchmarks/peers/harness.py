@@ -2,7 +2,8 @@
 
 A side is a program ``read_NAME.py JOB`` that knows nothing of the package, except those that read its shards. JOB is
 JSON: ``where`` the data lies, ``epochs`` and how many of them are timed (``timed_epochs``), ``rows`` of an epoch,
-``batch``, ``workers``, and ``cache``, an empty folder. It prints ``ready`` once it has imported what it needs, waits for a line, and prints its figures as JSON.
+``batch``, ``workers``, and ``cache``, an empty folder. It prints ``ready`` once it has imported what it needs, waits
+for a line, and prints its figures as JSON.
 """
 
 from __future__ import annotations

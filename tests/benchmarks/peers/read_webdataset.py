@@ -59,7 +59,9 @@ def read(job: dict[str, Any]) -> harness.Batches:
     gopen_schemes["s3"] = open_s3
     urls = shards(job["where"])
     dataset = (
-        webdataset.WebDataset(urls, shardshuffle=len(urls), workersplitter=webdataset.split_by_worker)
+        webdataset.WebDataset(
+            urls, shardshuffle=len(urls), workersplitter=webdataset.split_by_worker, empty_check=False
+        )
         .shuffle(BUFFER)
         .to_tuple("__key__", "i16")
         .map_tuple(number_of, signal_of)
