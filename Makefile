@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/ecgdist demo --out demo
 
 test: install
-	$(PYTEST) -m "not slow and not long and not gpu"
+	$(PYTEST) -m "not slow and not long and not gpu" --numprocesses 2 --dist loadgroup
 
 test-all: install
 	$(PYTEST)

@@ -179,9 +179,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly.
+    """Which tests run one after the other, and in which order, so that two test processes fit into 6 GiB.
 
-    What time may be too short for comes last.
+    Tests that start processes share one test process, those without a Ray cluster or an S3 server first; the others
+    share one file by file. What time may be too short for comes last.
     """
     servers = {"ray_cluster", "s3_server"}
     items.sort(
@@ -190,6 +191,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             bool(servers & set(getattr(item, "fixturenames", ()))),
         )
     )
+    for item in items:
+        starts = {"ray", "s3"} & {mark.name for mark in item.iter_markers()}
+        starts |= {*servers, "processes"} & set(getattr(item, "fixturenames", ()))
+        group = "processes" if starts else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
