@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,18 @@ from torch import Tensor, nn
 from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig, Size
 from ecgdist.models.patches import check_leads, dtype_of, pool
+
+
+class Latents(NamedTuple):
+    """Tokens as a stem makes them.
+
+    Attributes:
+        tokens: ``(batch, tokens, dim)``.
+        features: ``(batch, tokens, features)``, what they were made of, before it was normalised.
+    """
+
+    tokens: Tensor
+    features: Tensor
 
 
 class Encoder(nn.Module, ABC):
@@ -84,8 +96,8 @@ class Encoder(nn.Module, ABC):
             DataError: if the signal does not have 12 leads.
         """
 
-    def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
-        """What each token is before it has seen any other: ``(batch, 12, samples)`` -> ``(batch, tokens, dim)``.
+    def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Latents:
+        """What each token is before it has seen any other.
 
         Arguments as in `forward`. Nothing in a token's latent comes from samples of another token.
 
@@ -99,7 +111,7 @@ class Encoder(nn.Module, ABC):
         """The tokens that latents become once they have seen each other, so that `forward` is both in a row.
 
         Args:
-            latents: ``(batch, tokens, dim)``, some of them perhaps replaced.
+            latents: ``(batch, tokens, dim)``, tokens of `latents`, some of them perhaps replaced.
             valid: ``(batch, tokens)`` bool, see `token_valid`.
 
         Returns:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgdist.models.config import SIZES, EncoderConfig
-from ecgdist.models.interface import Encoder
+from ecgdist.models.interface import Encoder, Latents
 from ecgdist.models.patches import gather_tokens
 from ecgdist.models.stem import STEMS
 from ecgdist.models.transformer import Transformer, initialise
@@ -70,11 +70,12 @@ class VitEncoder(Encoder):
             places = places[kept]
         if kept_valid is not None:
             valid = valid & kept_valid
-        return self._mixed(self._stem(patches, valid, present), places, valid)
+        return self._mixed(self.stem(_recorded(patches, valid, present)), places, valid)
 
-    def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
+    def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Latents:
         """The stem's tokens, without positions; see `Encoder.latents`."""
-        return self._stem(*self._patches(signal, valid_samples, lead_mask))
+        features = self.stem.features(_recorded(*self._patches(signal, valid_samples, lead_mask)))
+        return Latents(self.stem.tokens(features), features)
 
     def contextualise(self, latents: Tensor, valid: Tensor) -> Tensor:
         """Add positions and let tokens see each other; see `Encoder.contextualise`."""
@@ -89,10 +90,6 @@ class VitEncoder(Encoder):
         valid = self.token_valid(valid_samples, lead_mask, count)
         return patches, valid, self.layout.present(valid_samples, lead_mask, count)
 
-    def _stem(self, patches: Tensor, valid: Tensor, present: Tensor) -> Tensor:
-        tokens: Tensor = self.stem(patches.masked_fill(~(valid[:, :, None, None] & present), 0))
-        return tokens
-
     def _mixed(self, tokens: Tensor, places: Tensor, valid: Tensor) -> Tensor:
         encoded: Tensor = self.transformer(tokens + places.to(tokens.dtype), valid)
         return encoded
@@ -104,3 +101,8 @@ class VitEncoder(Encoder):
             return positions
         embedded: Tensor = self.lead_embedding(self.layout.leads(tokens, device))
         return positions + embedded
+
+
+def _recorded(patches: Tensor, valid: Tensor, present: Tensor) -> Tensor:
+    """Patches with zeros for all that was not recorded."""
+    return patches.masked_fill(~(valid[:, :, None, None] & present), 0)

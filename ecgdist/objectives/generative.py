@@ -72,10 +72,11 @@ class GenerativeConfig(Config):
     """Of wav2vec: factor of the loss for using few codes."""
 
     penalty_weight: float = Field(default=10.0, ge=0, allow_inf_nan=False)
-    """Of wav2vec: factor of the mean square of the latents."""
+    """Of wav2vec: factor of the mean square of what the encoder's stem finds, before it is normalised."""
 
     stem_gradient_scale: float = Field(default=0.1, gt=0, le=1)
-    """Of wav2vec: factor of every gradient that reaches the encoder's stem; 1 leaves them as they are."""
+    """Of wav2vec: factor of the gradient of what the encoder's stem finds, and so of all layers of the stem before its
+    last norm; 1 leaves it as it is."""
 
     @property
     def kind(self) -> type[GenerativePart]:

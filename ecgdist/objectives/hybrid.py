@@ -19,7 +19,6 @@ from ecgdist.models.decoder import FeatureDecoder
 from ecgdist.models.encoders import build_encoder
 from ecgdist.models.freezing import freeze
 from ecgdist.models.heads import Predictor, Projector
-from ecgdist.models.patches import pool
 from ecgdist.objectives.config import ObjectiveConfig, check_together
 from ecgdist.objectives.contrast import ContrastiveConfig
 from ecgdist.objectives.generative import GenerativeConfig
@@ -125,8 +124,7 @@ class PretrainingModule(nn.Module):
         if look_ahead:
             return self._look(window, noise, row_weight)
         seen = self.see(window, noise)
-        embedding = pool(seen.tokens, seen.kept_valid)
-        outputs = {"embedding": embedding.detach()}
+        outputs = {"embedding": seen.embedding.detach()}
         if self.generative is not None:
             sums = self.generative.sums(seen, window, row_weight, seeds, census, step)
             outputs |= {f"{n}_sum": v for n, v in zip(self.config.generative.factors, sums, strict=True)}
@@ -136,7 +134,7 @@ class PretrainingModule(nn.Module):
                     "the contrastive part needs keys, positive, query_patient and key_patient; compute the "
                     "keys of the global batch first, or set contrastive.weight to 0"
                 )
-            query = self._query(seen, embedding)
+            query = self.query(seen)
             if isinstance(self._contrast, PairContrast):
                 outputs["contrastive_sum"] = self._contrast.share(
                     query, keys, positive, key_patient, row_weight
@@ -156,6 +154,19 @@ class PretrainingModule(nn.Module):
         if self.generative is None:
             return encode_kept(self.encoder, window, self._mask, noise)
         return self.generative.see(self.encoder, window, self._mask, noise)
+
+    def query(self, seen: Seen) -> Tensor:
+        """What is contrasted of a view: ``(batch, projected)``.
+
+        The student has seen nothing of a record without one valid token: it has no direction to learn, and zeros.
+        """
+        assert self.projector is not None
+        decoder = self.feature_decoder
+        embedding = seen.embedding if decoder is None else decoder(*seen.encoded)
+        query: Tensor = self.projector(embedding)
+        if self.predictor is not None:
+            query = self.predictor(query)
+        return query * seen.kept_valid.any(dim=1, keepdim=True)
 
     @torch.no_grad()
     def count(
@@ -228,25 +239,11 @@ class PretrainingModule(nn.Module):
         """See `look_ahead` of `forward`."""
         outputs: dict[str, Tensor] = {}
         if self._is_pair:
-            seen = self.see(window, noise)
-            outputs["query"] = self._query(seen, pool(seen.tokens, seen.kept_valid))
+            outputs["query"] = self.query(self.see(window, noise))
         if self.generative is not None:
             hidden, _ = self._hidden(window, noise)
             outputs["look"] = self.generative.look(self.encoder, window, hidden, row_weight)
         return outputs
-
-    def _query(self, seen: Seen, embedding: Tensor) -> Tensor:
-        """What is contrasted: ``(batch, dim)`` -> ``(batch, projected)``.
-
-        The student has seen nothing of a record without one valid token: it has no direction to learn, and zeros.
-        """
-        assert self.projector is not None
-        if self.feature_decoder is not None:
-            embedding = self.feature_decoder(*seen.encoded)
-        query: Tensor = self.projector(embedding)
-        if self.predictor is not None:
-            query = self.predictor(query)
-        return query * seen.kept_valid.any(dim=1, keepdim=True)
 
 
 def combine(

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ecgdist.models.config import EncoderConfig
-from ecgdist.models.interface import Encoder
+from ecgdist.models.interface import Encoder, Latents
+from ecgdist.models.patches import pool
 from ecgdist.objectives.generative import GenerativeConfig
 
 Mask = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -44,8 +45,7 @@ class Seen(NamedTuple):
         kept_valid: ``(batch, kept)`` bool, False for an unused slot.
         valid: ``(batch, tokens)`` bool, False for a token without signal.
         hidden: ``(batch, tokens)`` bool, True = valid, and its samples were not seen by any of `tokens`.
-        latents: ``(batch, tokens, dim)``, tokens before they had seen each other, hidden ones too; empty where the
-            method asks for none.
+        latents: of all tokens, hidden ones too; None where the method asks for none.
     """
 
     tokens: Tensor
@@ -53,12 +53,17 @@ class Seen(NamedTuple):
     kept_valid: Tensor
     valid: Tensor
     hidden: Tensor
-    latents: Tensor
+    latents: Latents | None = None
 
     @property
     def encoded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a decoder takes."""
         return self[:4]
+
+    @property
+    def embedding(self) -> Tensor:
+        """The mean of the encoded tokens, ``(batch, dim)``."""
+        return pool(self.tokens, self.kept_valid)
 
 
 class GenerativePart(nn.Module, ABC):
@@ -164,9 +169,8 @@ class GenerativePart(nn.Module, ABC):
 def encode_kept(encoder: Encoder, window: Window, mask: Mask, noise: Tensor) -> Seen:
     """Leave hidden tokens out, or nothing where an encoder takes whole windows."""
     valid = encoder.token_valid(window.valid_samples, window.lead_mask, noise.shape[1])
-    none = window.signal.new_zeros(0)
     if not encoder.drops_tokens:
         every = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
-        return Seen(encoder(*window), every, valid, valid, torch.zeros_like(valid), none)
+        return Seen(encoder(*window), every, valid, valid, torch.zeros_like(valid))
     kept, kept_valid, hidden = mask(noise, valid)
-    return Seen(encoder(*window, kept, kept_valid), kept, kept_valid, valid, hidden, none)
+    return Seen(encoder(*window, kept, kept_valid), kept, kept_valid, valid, hidden)

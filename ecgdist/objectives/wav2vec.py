@@ -4,8 +4,10 @@ With CMSC and random lead masking it is the generative, local part of WCR (Oh et
 of the encoder's stem; the encoder's transformer sees them with a learned vector in place of hidden ones. Published, the
 loss is a sum over M hidden tokens, L = L_w2v + M (0.1 L_diversity + 10 L_penalty + w L_CMSC); ours is that divided by
 the M of the global batch, L = mean L_w2v + 0.1 L_diversity + 10 L_penalty + w L_CMSC. Where nothing is hidden there is
-neither. Where we differ beside: flat patches are predicted by nobody and nobody's distractors, the mask is that of
-`span_mask`, and nothing is dropped out.
+neither. The penalty is the mean square of the stem's features before their norm, and the gradient of these is scaled,
+which is where both stand in the published network, too. Where we differ: flat patches are predicted by nobody and
+nobody's distractors, the mask is that of `span_mask`, what is quantised is the stem's token (after norm and
+projection), and nothing is dropped out.
 """
 
 from __future__ import annotations
@@ -120,10 +122,10 @@ class Wav2Vec(GenerativePart):
         valid = encoder.token_valid(window.valid_samples, window.lead_mask, noise.shape[1])
         every, _, hidden = mask(noise, valid)
         latents = encoder.latents(*window)
-        if latents.requires_grad:
+        if latents.features.requires_grad:
             scale = self._config.stem_gradient_scale
-            latents.register_hook(lambda gradient: gradient * scale)  # type: ignore[no-untyped-call]
-        tokens = encoder.contextualise(self.mask_embedding(latents, hidden), valid)
+            latents.features.register_hook(lambda gradient: gradient * scale)  # type: ignore[no-untyped-call]
+        tokens = encoder.contextualise(self.mask_embedding(latents.tokens, hidden), valid)
         return Seen(tokens, every, valid, valid, hidden, latents)
 
     def counts(self, window: Window, hidden: Tensor, valid: Tensor, row_weight: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ class Wav2Vec(GenerativePart):
 
     def look(self, encoder: Encoder, window: Window, hidden: Tensor, row_weight: Tensor) -> Tensor:
         """Sums over predicted tokens of how codes are used; see the class."""
-        scores = self.quantiser.scores(encoder.latents(*window))
+        scores = self.quantiser.scores(encoder.latents(*window).tokens)
         weight = self._predicted(window, hidden, row_weight)[:, :, None, None].double()
         best = F.one_hot(scores.argmax(dim=-1), scores.shape[-1])
         used = torch.stack([scores.softmax(dim=-1), best])
@@ -149,14 +151,14 @@ class Wav2Vec(GenerativePart):
         step: int,
     ) -> Tensor:
         """Prediction, diversity and penalty of some rows, as sums; see `GenerativePart.sums`."""
-        if seeds is None or census is None:
+        if seeds is None or census is None or seen.latents is None:
             raise TrainingError(
                 "generative.method = wav2vec needs seeds and the census of the global batch; take the pass with "
                 "look_ahead first"
             )
         predicted = self._predicted(window, seen.hidden, row_weight)
         gumbel, shares = self._draws(seeds, predicted.shape[1])
-        quantised, codes, scores = self.quantiser(seen.latents, gumbel, self.gumbel_temperature(step))
+        quantised, codes, scores = self.quantiser(seen.latents.tokens, gumbel, self.gumbel_temperature(step))
         losses = prediction_losses(
             at_least_float32(self.project_context(seen.tokens)),
             at_least_float32(self.project_quantised(quantised.to(seen.tokens.dtype))),
@@ -165,7 +167,7 @@ class Wav2Vec(GenerativePart):
             self._config.temperature,
         )
         usage = self._usage(census)[0].to(scores.dtype)
-        squares = at_least_float32(seen.latents).square().mean(dim=2)
+        squares = at_least_float32(seen.latents.features).square().mean(dim=2)
         return torch.stack(
             [
                 (losses * predicted).sum(),

@@ -27,7 +27,7 @@ def test_a_latent_becomes_the_best_entry_of_every_codebook() -> None:
     quantiser = quantiser_of()
     latents, gumbel = draws(3, 4, 6), 3 * draws(3, 4, 2, 5, seed=1)
     found, codes, scores = quantiser(latents, gumbel, 2.0)
-    weight, bias = quantiser.score.weight, quantiser.score.bias
+    weight, bias = quantiser.score.weight.detach(), quantiser.score.bias.detach()
     for row in range(3):
         for token in range(4):
             latent = latents[row, token]
