@@ -136,10 +136,12 @@ class Wav2Vec(GenerativePart):
     def look(self, encoder: Encoder, window: Window, hidden: Tensor, row_weight: Tensor) -> Tensor:
         """Sums over predicted tokens of how codes are used; see the class."""
         scores = self.quantiser.scores(encoder.latents(*window).tokens)
-        weight = self._predicted(window, hidden, row_weight)[:, :, None, None].double()
+        weight = self._predicted(window, hidden, row_weight)[:, :, None, None]
         best = F.one_hot(scores.argmax(dim=-1), scores.shape[-1])
-        used = torch.stack([scores.softmax(dim=-1), best])
-        return (used * weight).sum(dim=(1, 2)).flatten()
+        used = [
+            (each * weight).sum(dim=(0, 1), dtype=torch.float64) for each in (scores.softmax(dim=-1), best)
+        ]
+        return torch.stack(used).flatten()
 
     def sums(
         self,

@@ -7,7 +7,8 @@ from torch import Tensor
 from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.models.encoders import build_encoder
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule, combine
 from ecgdist.objectives.reconstruction import patch_targets
 from tests.models.batches import PATCH, TINY, TOKENS, WINDOW, ragged, windows
 

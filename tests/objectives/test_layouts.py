@@ -9,7 +9,8 @@ from torch import Tensor
 from ecgdist.config import build
 from ecgdist.errors import ConfigError
 from ecgdist.models.layout import Tokens
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule, combine
 from ecgdist.objectives.reconstruction import patch_targets
 from ecgdist.pretraining.config import PretrainConfig
 from tests.models.batches import ENCODER_CASES, VIT_CASES, WINDOW, ragged, windows

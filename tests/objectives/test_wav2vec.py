@@ -270,6 +270,19 @@ def test_the_reading_tells_codes_that_are_not_used() -> None:
     assert perplexity() == pytest.approx(1.0, abs=1e-4)
 
 
+def test_a_bfloat16_student_has_float32_losses() -> None:
+    module = module_of(WCR)
+    views = views_of(module)
+    expected = whole(module, views)
+    found = whole(module.to(torch.bfloat16), views)
+    assert found.parts == pytest.approx(expected.parts, rel=0.1)
+    view = views[0]
+    census = torch.cat([module.count(*view[:5]).double(), module(*view[:5], look_ahead=True)["look"]])
+    seen = module.see(Window(*view[:3]), view.noise)
+    sums = part_of(module).sums(seen, Window(*view[:3]), view.row_weight, view.seeds, census, 0)
+    assert sums.dtype == torch.float32
+
+
 def test_defaults_are_those_published() -> None:
     config = build(GenerativeConfig, {"method": "wav2vec"})
     assert (config.mask_share, config.mask_span, config.codebooks, config.codes) == (0.65, 10, 2, 320)

@@ -1,7 +1,7 @@
 import pytest
 
 from ecgdist.models.config import SIZES, EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig
+from ecgdist.objectives.config import ObjectiveConfig
 from ecgdist.pretraining.flops import Meter, flops_per_ecg, peak_flops
 from tests.pretraining.runs import ARMS, METHODS
 
