@@ -62,20 +62,21 @@ class ObjectiveConfig(Config):
     @model_validator(mode="after")
     def _what_is_left_out_can_be_decoded(self) -> ObjectiveConfig:
         method, layers = self.generative.method, self.contrastive.feature_decoder_layers
+        replaces = self.generative.kind.needs == "replaces_tokens"
         if layers and (not self.is_masked or self.contrastive.weight == 0):
             raise ValueError(
                 f"contrastive.feature_decoder_layers = {layers} decodes what a masked student does not see, but this "
                 "one contrasts nothing or sees everything; leave it out, or use student_view = masked"
             )
-        if method == "wav2vec" and layers and self.generative.weight > 0:
+        if replaces and layers and self.generative.weight > 0:
             raise ValueError(
                 f"contrastive.feature_decoder_layers = {layers} decodes tokens that were left out, but the student of "
-                "generative.method = wav2vec encodes all of them, hidden ones as a mask embedding; leave it out"
+                f"generative.method = {method} encodes all of them, hidden ones as a mask embedding; leave it out"
             )
-        if method == "wav2vec" and self.is_masked and self.generative.weight == 0:
+        if replaces and self.is_masked and self.generative.weight == 0:
             raise ValueError(
                 "contrastive.student_view = masked with generative.weight = 0 leaves hidden patches out, as "
-                "generative.method = reconstruction does; leave generative.method = wav2vec out"
+                f"generative.method = reconstruction does; leave generative.method = {method} out"
             )
         return self
 
@@ -106,13 +107,10 @@ def _check_kind(encoder: EncoderConfig, objective: ObjectiveConfig) -> None:
     if not objective.is_masked or getattr(ENCODERS[encoder.kind], needed):
         return
     asked = []
-    if generative.weight > 0:
-        given = generative.method == "reconstruction"
-        asked.append(
-            f"generative.weight = {generative.weight:g}"
-            if given
-            else f"generative.method = {generative.method}"
-        )
+    if needed == "replaces_tokens":
+        asked.append(f"generative.method = {generative.method}")
+    elif generative.weight > 0:
+        asked.append(f"generative.weight = {generative.weight:g}")
     if objective.contrastive.student_view == "masked":
         asked.append("contrastive.student_view = masked")
     able = ", ".join(kind for kind, other in ENCODERS.items() if getattr(other, needed))
