@@ -9,7 +9,7 @@ from pydantic import field_validator
 
 from ecgdist.config import Config, build
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig
+from ecgdist.objectives.config import ObjectiveConfig
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
 

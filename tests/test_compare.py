@@ -63,16 +63,16 @@ def test_every_arm_is_trained_and_judged_and_the_same_command_goes_on(
 ) -> None:
     """The README's comparison, with fewer steps and seeds."""
     file, out = tmp_path / "compare.yaml", tmp_path / "out"
-    file.write_text(blocks("yaml")[2])
+    file.write_text(blocks("yaml")[3])
     changes = ("seeds=[0]", "resamples=100", "pretrain.steps=2", "pretrain.log_every_steps=1")
     command = ["compare", str(file), "--out", str(out), "--corpus", str(sample_corpus.location)]
     command += [word for change in changes for word in ("--set", change)]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, result.output
     found = json.loads((out / "comparison.json").read_text())
-    assert [arm["arm"] for arm in found["arms"]] == [SCRATCH, "GL", "CL", "HL", "SimCLR"]
-    assert len({tuple(arm["model_hashes"]) for arm in found["arms"]}) == 5
-    assert len(found["differences"]) == 10
+    assert [arm["arm"] for arm in found["arms"]] == [SCRATCH, "GL", "CL", "HL", "SimCLR", "WCR"]
+    assert len({tuple(arm["model_hashes"]) for arm in found["arms"]}) == 6
+    assert len(found["differences"]) == 15
     assert found["retrieval_batch"] == 64
     for arm in found["arms"]:
         assert 0 < arm["macro"]["auroc"]["low"] <= arm["macro"]["auroc"]["value"] <= 1
@@ -90,5 +90,5 @@ def test_every_arm_is_trained_and_judged_and_the_same_command_goes_on(
     assert (out / "comparison.svg").read_bytes().startswith(b"<?xml")
     again = CliRunner().invoke(app, command)
     assert again.exit_code == 0, again.output
-    assert again.output.count("is finished") == 4
+    assert again.output.count("is finished") == 5
     assert (out / "comparison.md").read_text() == text

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import ray
+import torch
 import yaml
 
 from ecgdist.compare import CompareConfig
 from ecgdist.config import build
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.config import PretrainConfig
 
 README = Path(__file__).parent.parent / "README.md"
@@ -40,7 +42,7 @@ def test_make_targets_exist() -> None:
 
 
 def test_the_settings_of_a_long_run_are_valid() -> None:
-    text, _, _ = blocks("yaml")
+    text, *_ = blocks("yaml")
     config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
     default = PretrainConfig(corpus="corpus", out="run")
     assert config.workers.is_elastic
@@ -51,14 +53,26 @@ def test_the_settings_of_a_long_run_are_valid() -> None:
 
 
 def test_the_choices_are_valid_together() -> None:
-    _, text, _ = blocks("yaml")
+    text = blocks("yaml")[1]
     config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
     assert config.encoder.tokens == "lead_time"
     assert [each.p for each in config.augment.student] == [0.5, 0.3]
 
 
-def test_the_comparison_is_valid_and_its_defaults_are_the_defaults() -> None:
+def test_wcr_is_what_is_shown() -> None:
     text = blocks("yaml")[2]
+    config = PretrainConfig.model_validate({"corpus": "corpus", "out": "run"} | yaml.safe_load(text))
+    objective = config.objective
+    assert (objective.generative.method, objective.contrastive.method) == ("wav2vec", "cmsc")
+    assert [each.name for each in (*config.augment.student, *config.augment.teacher)] == ["lead_drop"] * 2
+    window_samples = round(config.device.window_s * 250)
+    with torch.device("meta"):
+        module = PretrainingModule(config.encoder, objective, window_samples)
+    assert module.num_tokens == 125
+
+
+def test_the_comparison_is_valid_and_its_defaults_are_the_defaults() -> None:
+    text = blocks("yaml")[3]
     config = build(CompareConfig, {"out": "comparison"} | yaml.safe_load(text))
     default = build(CompareConfig, {"out": "comparison", "task": "ptbxl-super", "pretrain": config.pretrain})
     assert config.seeds == default.seeds

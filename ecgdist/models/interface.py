@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +14,27 @@ from ecgdist.models.config import EncoderConfig, Size
 from ecgdist.models.patches import check_leads, dtype_of, pool
 
 
+class Latents(NamedTuple):
+    """Tokens as a stem makes them.
+
+    Attributes:
+        tokens: ``(batch, tokens, dim)``.
+        features: ``(batch, tokens, features)``, what they were made of, before it was normalised.
+    """
+
+    tokens: Tensor
+    features: Tensor
+
+
 class Encoder(nn.Module, ABC):
     """ECG windows to tokens. Leads may be missing, records may be padded; neither touches a valid token.
 
     The first layers, which see samples, are the submodule ``stem``.
 
     Attributes:
-        drops_tokens: whether it can encode kept tokens alone; masked objectives need that.
+        drops_tokens: whether it can encode kept tokens alone; masked reconstruction needs that.
+        replaces_tokens: whether it has `latents`, of which some may be replaced before it goes on to `contextualise`
+            them; masked prediction (wav2vec) needs that.
         settings: the fields of `EncoderConfig` that it reads, beside kind, size and activation checkpointing.
         sizes: what each name of a size stands for.
         dim: width of a token and of an embedding.
@@ -28,6 +42,7 @@ class Encoder(nn.Module, ABC):
     """
 
     drops_tokens: ClassVar[bool]
+    replaces_tokens: ClassVar[bool] = False
     settings: ClassVar[frozenset[str]]
     sizes: ClassVar[Mapping[str, Size]]
     dim: int
@@ -80,6 +95,37 @@ class Encoder(nn.Module, ABC):
             ConfigError: if the window does not fit, or if tokens are to be dropped and `drops_tokens` is False.
             DataError: if the signal does not have 12 leads.
         """
+
+    def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Latents:
+        """What each token is before it has seen any other.
+
+        Arguments as in `forward`. Nothing in a token's latent comes from samples of another token.
+
+        Raises:
+            ConfigError: if `replaces_tokens` is False, or the window does not fit.
+            DataError: if the signal does not have 12 leads.
+        """
+        raise self._no_latents()
+
+    def contextualise(self, latents: Tensor, valid: Tensor) -> Tensor:
+        """The tokens that latents become once they have seen each other, so that `forward` is both in a row.
+
+        Args:
+            latents: ``(batch, tokens, dim)``, tokens of `latents`, some of them perhaps replaced.
+            valid: ``(batch, tokens)`` bool, see `token_valid`.
+
+        Returns:
+            ``(batch, tokens, dim)``; zeros for tokens that are not valid.
+
+        Raises:
+            ConfigError: if `replaces_tokens` is False.
+        """
+        raise self._no_latents()
+
+    def _no_latents(self) -> ConfigError:
+        return ConfigError(
+            f"{type(self).__name__} has no latents that could be replaced; use encoder.kind = vit"
+        )
 
     def embed(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
         """One vector per record, the mean of its valid tokens: ``(batch, 12, samples)`` -> ``(batch, dim)``.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,7 +12,23 @@ from ecgdist.models.config import SIZES, EncoderConfig
 from ecgdist.models.patches import dtype_of
 
 
-class ConvStem(nn.Module):
+class Stem(nn.Module, ABC):
+    """A stem in two steps, of which the second begins with a norm."""
+
+    @abstractmethod
+    def features(self, patches: Tensor) -> Tensor:
+        """What is found in each patch: ``(batch, tokens, rows, patch)`` -> ``(batch, tokens, features)``."""
+
+    @abstractmethod
+    def tokens(self, features: Tensor) -> Tensor:
+        """``(batch, tokens, features)``, whose size does not matter, -> ``(batch, tokens, dim)``."""
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """``(batch, tokens, rows, patch)`` -> ``(batch, tokens, dim)``."""
+        return self.tokens(self.features(patches))
+
+
+class ConvStem(Stem):
     """Three convolutions over the time of one patch, then a linear map of all that they found.
 
     The first layer mixes a token's leads at full rate, the next two halve the rate each. Zeros stand beyond the
@@ -27,19 +45,22 @@ class ConvStem(nn.Module):
         self.norm = nn.LayerNorm(features)
         self.project = nn.Linear(features, config.shape.width)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """``(batch, tokens, rows, patch)`` -> ``(batch, tokens, dim)``."""
+    def features(self, patches: Tensor) -> Tensor:
+        """What the convolutions find; see `Stem.features`."""
         batch = len(patches)
         x = rearrange(patches, "b n l p -> (b n) l p").to(dtype_of(self))
         x = F.gelu(self.mix(x))
         x = F.gelu(self.halve(x))
         x = F.gelu(self.quarter(x))
-        x = self.project(self.norm(x.flatten(1)))
-        tokens: Tensor = rearrange(x, "(b n) d -> b n d", b=batch)
+        return rearrange(x, "(b n) c t -> b n (c t)", b=batch)
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """See `Stem.tokens`."""
+        tokens: Tensor = self.project(self.norm(features))
         return tokens
 
 
-class LinearStem(nn.Module):
+class LinearStem(Stem):
     """LayerNorm, linear map, LayerNorm of the values of a patch, as in ST-MEM (Na et al. 2024)."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -49,14 +70,19 @@ class LinearStem(nn.Module):
         self.project = nn.Linear(values, config.shape.width)
         self.norm_out = nn.LayerNorm(config.shape.width)
 
-    def forward(self, patches: Tensor) -> Tensor:
-        """``(batch, tokens, rows, patch)`` -> ``(batch, tokens, dim)``."""
+    def features(self, patches: Tensor) -> Tensor:
+        """The mapped values; see `Stem.features`."""
         x = rearrange(patches, "b n l p -> b n (l p)").to(dtype_of(self))
-        tokens: Tensor = self.norm_out(self.project(self.norm_in(x)))
+        features: Tensor = self.project(self.norm_in(x))
+        return features
+
+    def tokens(self, features: Tensor) -> Tensor:
+        """See `Stem.tokens`."""
+        tokens: Tensor = self.norm_out(features)
         return tokens
 
 
-STEMS: dict[str, type[ConvStem] | type[LinearStem]] = {"conv": ConvStem, "linear": LinearStem}
+STEMS: dict[str, type[ConvStem | LinearStem]] = {"conv": ConvStem, "linear": LinearStem}
 
 
 def _halved(samples: int) -> int:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ecgdist.models.config import SIZES, EncoderConfig
-from ecgdist.models.interface import Encoder
+from ecgdist.models.interface import Encoder, Latents
 from ecgdist.models.patches import gather_tokens
 from ecgdist.models.stem import STEMS
 from ecgdist.models.transformer import Transformer, initialise
@@ -29,6 +29,7 @@ class VitEncoder(Encoder):
     """
 
     drops_tokens = True
+    replaces_tokens = True
     settings = frozenset({"tokens", "patch_samples", "stem"})
     sizes = SIZES
 
@@ -61,18 +62,35 @@ class VitEncoder(Encoder):
         kept_valid: Tensor | None = None,
     ) -> Tensor:
         """Encode all tokens, or the kept ones; see `Encoder.forward`."""
-        patches = self.layout.patchify(signal)
-        count = patches.shape[1]
-        valid = self.token_valid(valid_samples, lead_mask, count)
-        present = self.layout.present(valid_samples, lead_mask, count)
-        places = self._places(count, signal.device)
+        patches, valid, present = self._patches(signal, valid_samples, lead_mask)
+        places = self._places(patches.shape[1], signal.device)
         if kept is not None:
             patches, valid = gather_tokens(patches, kept), gather_tokens(valid, kept)
             present = gather_tokens(present, kept) if present.shape[1] > 1 else present
             places = places[kept]
         if kept_valid is not None:
             valid = valid & kept_valid
-        tokens = self.stem(patches.masked_fill(~(valid[:, :, None, None] & present), 0))
+        return self._mixed(self.stem(_recorded(patches, valid, present)), places, valid)
+
+    def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Latents:
+        """The stem's tokens, without positions; see `Encoder.latents`."""
+        features = self.stem.features(_recorded(*self._patches(signal, valid_samples, lead_mask)))
+        return Latents(self.stem.tokens(features), features)
+
+    def contextualise(self, latents: Tensor, valid: Tensor) -> Tensor:
+        """Add positions and let tokens see each other; see `Encoder.contextualise`."""
+        return self._mixed(latents, self._places(latents.shape[1], latents.device), valid)
+
+    def _patches(
+        self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All patches of a window, which of them are valid, and which of their values were recorded."""
+        patches = self.layout.patchify(signal)
+        count = patches.shape[1]
+        valid = self.token_valid(valid_samples, lead_mask, count)
+        return patches, valid, self.layout.present(valid_samples, lead_mask, count)
+
+    def _mixed(self, tokens: Tensor, places: Tensor, valid: Tensor) -> Tensor:
         encoded: Tensor = self.transformer(tokens + places.to(tokens.dtype), valid)
         return encoded
 
@@ -83,3 +101,8 @@ class VitEncoder(Encoder):
             return positions
         embedded: Tensor = self.lead_embedding(self.layout.leads(tokens, device))
         return positions + embedded
+
+
+def _recorded(patches: Tensor, valid: Tensor, present: Tensor) -> Tensor:
+    """Patches with zeros for all that was not recorded."""
+    return patches.masked_fill(~(valid[:, :, None, None] & present), 0)

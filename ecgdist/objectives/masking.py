@@ -81,6 +81,37 @@ def limb_group_mask(noise: Tensor, token_valid: Tensor, ratio: float) -> tuple[T
     return kept, gather_tokens(visible, kept), token_valid & ~visible
 
 
+def span_mask(noise: Tensor, token_valid: Tensor, share: float, span: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Hide spans of neighbouring tokens, which may overlap, and keep every token's place (Baevski et al. 2020, 3.1).
+
+    Of n valid tokens, the round(share * n / span) with the smallest noise begin a span, of those that leave it room.
+    share = 0.65 and span = 10 hide about half of a long record. Where we differ: the number is rounded to the nearest,
+    not at random; records of a batch need not hide equally many; and a span is never longer than half of a short
+    record, nor are there so many that a record could be hidden whole.
+
+    Args:
+        noise: ``(batch, tokens)`` uniform numbers.
+        token_valid: ``(batch, tokens)`` bool, False for a token without signal; valid ones come first.
+        share: length of all spans before they overlap, as a share of the valid tokens.
+        span: tokens of one span.
+
+    Returns:
+        kept: ``(batch, tokens)`` int64, the number of every token.
+        kept_valid: `token_valid`.
+        hidden: ``(batch, tokens)`` bool, True = valid and to be replaced.
+    """
+    places = torch.arange(token_valid.shape[1], device=noise.device).expand_as(token_valid)
+    num_valid = token_valid.sum(dim=1, keepdim=True)
+    length = (num_valid // 2).clamp(max=span)
+    at_least_one = length.clamp(min=1)
+    wanted = (num_valid.double() * share / at_least_one + 0.5 + _ROUNDING).floor()
+    number = torch.minimum(wanted, (num_valid - 1) // at_least_one) * (length > 0)
+    begins = noise.masked_fill(places > num_valid - at_least_one, math.inf).argsort(dim=1, stable=True)
+    begun = (begins.argsort(dim=1) < number).long().cumsum(dim=1)
+    before = begun.gather(1, (places - at_least_one).clamp(min=0)) * (places >= at_least_one)
+    return places, token_valid, token_valid & (begun > before)
+
+
 def _num_kept(tokens: int, ratio: float) -> int:
     """How many of so many tokens stay visible."""
     return max(1, math.floor(tokens * (1 - ratio) + _ROUNDING))

@@ -9,17 +9,20 @@ mean is taken over a batch that many processes share.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from pydantic import Field, model_validator
+import torch
 from torch import Tensor
 
-from ecgdist.config import Config
 from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
+from ecgdist.models.decoder import build_decoder
+from ecgdist.models.interface import Encoder
 from ecgdist.models.layout import Layout
 from ecgdist.models.patches import at_least_float32
+from ecgdist.objectives.generative import GenerativeConfig
 from ecgdist.objectives.masking import limb_group_mask, per_lead_mask, random_mask
+from ecgdist.objectives.part import GenerativePart, Mask, Seen, Window, encode_kept
 
 VARIANCE_FLOOR = 1e-6
 """Added to a patch's variance before the root (He et al. 2022)."""
@@ -27,35 +30,6 @@ VARIANCE_FLOOR = 1e-6
 FLAT_VARIANCE = 1e-4
 """Below this variance a patch is flat and leaves the loss: in a record scaled to unit variance, a standard
 deviation under one percent of the record's. Its normalised target would be quantisation noise."""
-
-
-class GenerativeConfig(Config):
-    """The generative part: masked reconstruction. Which one follows from ``encoder.tokens``."""
-
-    weight: float = Field(default=1.0, ge=0, allow_inf_nan=False)
-    """Factor of the reconstruction loss; 0 leaves the decoder out."""
-
-    ramp_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of all steps over which the weight rises linearly from zero; 0 begins with the whole weight."""
-
-    mask_ratio: float = Field(default=0.75, gt=0, lt=1)
-    """Share of patches hidden from a masked student (ST-MEM: 0.75), also if it only contrasts."""
-
-    mask: Literal["auto", "random", "per_lead"] = "auto"
-    """How hidden tokens are drawn: random among all, or per_lead, the same share of every lead. auto is per_lead
-    for encoder.tokens = lead_time (ST-MEM), else random (MTAE, MLAE)."""
-
-    group_limb_leads: bool = False
-    """For encoder.tokens = lead: hide I, II, III, aVR, aVL and aVF all or none, as one lead in the ratio. Any two
-    of them give the others by addition, which teaches nothing."""
-
-    @model_validator(mode="after")
-    def _one_mask(self) -> GenerativeConfig:
-        if self.group_limb_leads and self.mask == "per_lead":
-            raise ValueError(
-                "group_limb_leads hides whole leads and mask = per_lead patches of every lead; choose one of them"
-            )
-        return self
 
 
 class Masking:
@@ -168,3 +142,63 @@ def reconstruction_sums(
 def token_weight(targets: PatchTargets, hidden: Tensor, row_weight: Tensor) -> Tensor:
     """How much each patch counts, ``(batch, tokens)``: hidden ones that are not flat, by the weight of their row."""
     return (hidden & (targets.variance >= FLAT_VARIANCE)) * at_least_float32(row_weight)[:, None]
+
+
+class Reconstruction(GenerativePart):
+    """Masked reconstruction: a decoder predicts the normalised waveform of patches that the encoder was not given."""
+
+    settings: ClassVar[frozenset[str]] = frozenset({"mask_ratio", "mask", "group_limb_leads"})
+
+    def __init__(self, encoder: EncoderConfig, config: GenerativeConfig, num_tokens: int) -> None:
+        super().__init__(encoder, config, num_tokens)
+        self._layout = encoder.layout
+        self.decoder = build_decoder(encoder)
+
+    @classmethod
+    def masking(cls, encoder: EncoderConfig, config: GenerativeConfig) -> Mask:
+        """See `Masking`."""
+        return Masking(encoder, config, config.mask_ratio)
+
+    @classmethod
+    def factors(cls, config: GenerativeConfig) -> dict[str, float]:
+        """See `GenerativePart.factors`."""
+        return {"reconstruction": 1.0}
+
+    def see(self, encoder: Encoder, window: Window, mask: Mask, noise: Tensor) -> Seen:
+        """Encode the visible tokens alone."""
+        return encode_kept(encoder, window, mask, noise)
+
+    def counts(self, window: Window, hidden: Tensor, valid: Tensor, row_weight: Tensor) -> Tensor:
+        """How many patches are reconstructed, ``(1,)``; see `GenerativePart.counts`."""
+        return token_weight(patch_targets(*window, self._layout), hidden, row_weight).sum()[None]
+
+    def sums(
+        self,
+        seen: Seen,
+        window: Window,
+        row_weight: Tensor,
+        seeds: Tensor | None,
+        census: Tensor | None,
+        step: int,
+    ) -> Tensor:
+        """The error of `reconstruction_sums`, ``(1,)``; it is random in its mask alone."""
+        prediction = self.decoder(*seen.encoded)
+        error, _ = reconstruction_sums(
+            prediction, patch_targets(*window, self._layout), seen.hidden, row_weight
+        )
+        return error[None]
+
+    def fill(self, seen: Seen, window: Window) -> tuple[Tensor, Tensor]:
+        """Hidden patches as the decoder predicts them, given the true mean and spread of each.
+
+        Returns:
+            the waveform ``(batch, 12, samples)`` in float32, with zeros in missing leads, and which samples
+            belong to hidden patches, bool of the same shape.
+        """
+        targets = patch_targets(*window, self._layout)
+        prediction = self.decoder(*seen.encoded).float().reshape(targets.values.shape)
+        filled = prediction * spread(targets.variance)[:, :, None, None] + targets.mean[:, :, None, None]
+        unseen = seen.hidden[:, :, None, None] & targets.present.expand_as(filled)
+        waveform = torch.where(unseen, filled, self._layout.patchify(window.signal.float()))
+        missing = ~window.lead_mask[:, :, None]
+        return self._layout.unpatchify(waveform).masked_fill(missing, 0), self._layout.samples(seen.hidden)

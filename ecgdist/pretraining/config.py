@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from ecgdist.config import Config
 from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, check_together
+from ecgdist.objectives.config import ObjectiveConfig, check_together
 from ecgdist.preprocessing import DeviceStep
 from ecgdist.signals.augment import AugmentConfig
 from ecgdist.streaming.execution import StreamLimits
@@ -153,7 +153,7 @@ class WorkersConfig(Config):
 class KeepBest(Config):
     """Which checkpoint is the best one: by a value of training, averaged over the steps since the one before."""
 
-    metric: Literal["loss", "reconstruction", "contrastive"] = "loss"
+    metric: Literal["loss", "reconstruction", "prediction", "contrastive"] = "loss"
     """A value of the metrics."""
     mode: Literal["min", "max"] = "min"
     """Whether the lowest or the highest value is the best."""
@@ -219,12 +219,8 @@ class PretrainConfig(Config):
             check_together(self.encoder, self.objective)
         except ConfigError as error:
             raise ValueError(str(error)) from error
-        best, weights = self.checkpoint.keep_best, self.objective
-        absent = {
-            "reconstruction": weights.generative.weight == 0,
-            "contrastive": weights.contrastive.weight == 0,
-        }
-        if best is not None and absent.get(best.metric, False):
+        best = self.checkpoint.keep_best
+        if best is not None and best.metric not in ("loss", *self.objective.losses):
             raise ValueError(
                 f"checkpoint.keep_best.metric = {best.metric}, but the objective has no such part; use loss"
             )

@@ -21,6 +21,14 @@ Message = dict[str, Any]
 """``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row, ``{"error": ...}`` as in `Mailbox.give_up`."""
 
 _LOOK_S = 0.2
+_PARTS = (
+    "reconstruction",
+    "prediction",
+    "diversity",
+    "feature_penalty",
+    "contrastive",
+    "code_perplexity",
+)
 
 
 class _Box:
@@ -142,7 +150,7 @@ class ProgressView:
 
 def line(row: Message, total_steps: int) -> str:
     """One row of metrics as a line of text."""
-    parts = ", ".join(f"{name} {row[name]:.4f}" for name in ("reconstruction", "contrastive") if name in row)
+    parts = ", ".join(f"{name} {row[name]:.4f}" for name in _PARTS if name in row)
     mfu = f"  MFU {row['mfu']:.0%}" if "mfu" in row else ""
     left = timedelta(seconds=round((total_steps - row["step"]) * row["seconds_per_step"]))
     return (

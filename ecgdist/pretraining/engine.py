@@ -84,9 +84,9 @@ class DeepSpeedEngine:
         """DeepSpeed's optimizer; its `param_groups` and `state` are AdamW's, for this rank's share."""
         return self._engine.optimizer
 
-    def forward(self, *inputs: Tensor | bool | None) -> dict[str, Tensor]:
-        """The student's sums for a micro-batch."""
-        outputs: dict[str, Tensor] = self._engine(*inputs)
+    def forward(self, *inputs: Tensor, **named: Tensor | int | None) -> dict[str, Tensor]:
+        """What the student makes of a micro-batch; see `PretrainingModule.forward`."""
+        outputs: dict[str, Tensor] = self._engine(*inputs, **named)
         return outputs
 
     def backward(self, loss: Tensor, last: bool) -> None:

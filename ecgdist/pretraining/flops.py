@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, check_together
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.objectives.part import Seen, Window
 from ecgdist.record import NUM_LEADS
 
 _BACKWARD = 2
@@ -34,44 +36,54 @@ PEAKS = {
 def flops_per_ecg(encoder: EncoderConfig, objective: ObjectiveConfig, window_samples: int) -> int:
     """Floating-point operations of one ECG of a global batch in one training step; a product and sum are two.
 
-    For each view of the student, forward and backward (three times the forward pass), and the pass that makes the keys:
-    the teacher's over the whole view, or the student's where a method has no teacher. Matrix products, convolutions and
-    attention count, as in Chowdhery et al. 2022 (PaLM, appendix B); norms, activations, the contrast itself and
-    recomputed activations do not.
+    For each view of the student, forward and backward (three times the forward pass), and what goes before: the
+    teacher's pass over the whole view, or the student's own without gradient where a method has no teacher or the
+    generative part looks ahead. Matrix products, convolutions and attention count, as in Chowdhery et al. 2022 (PaLM,
+    appendix B), the comparisons of wav2vec among them; norms, activations, the contrast itself and recomputed
+    activations do not.
     """
     with torch.device("meta"), torch.no_grad():
         module = PretrainingModule(encoder, objective, window_samples)
-        signal = torch.zeros(1, NUM_LEADS, window_samples)
-        whole = signal, torch.full((1,), window_samples), torch.ones(1, NUM_LEADS, dtype=torch.bool)
-        valid = module.encoder.token_valid(*whole[1:], module.num_tokens)
-        kept, kept_valid, _ = check_together(encoder, objective)(torch.zeros(1, module.num_tokens), valid)
-        tokens = torch.zeros(1, kept.shape[1], module.encoder.dim)
-        shown = (kept, kept_valid) if module.encoder.drops_tokens else ()
-        query = _count(lambda: module.encoder(*whole, *shown))
-        if module.feature_decoder is not None:
-            feature_decoder = module.feature_decoder
-            query += _count(lambda: feature_decoder(tokens, kept, kept_valid, valid))
-        if module.projector is not None:
-            embedding = tokens[:, 0]
-            projector, predictor = module.projector, module.predictor or nn.Identity()
-            query += _count(lambda: predictor(projector(embedding)))
-        student = query
-        if module.decoder is not None:
-            reconstruct = module.decoder
-            student += _count(lambda: reconstruct(tokens, kept, kept_valid, valid))
+        leads = torch.ones(1, NUM_LEADS, dtype=torch.bool)
+        window = Window(torch.zeros(1, NUM_LEADS, window_samples), torch.full((1,), window_samples), leads)
+        shown = *window, torch.zeros(1, module.num_tokens), torch.ones(1)
+        student, seen = _count(lambda: module.see(window, shown[3]))
+        student += _heads(module, seen)
+        before = 0
+        if module.looks_ahead:
+            before, _ = _count(lambda: module(*shown, look_ahead=True))
         teacher = module.teacher()
-        keys = 0
         if teacher is not None:
-            keys = _count(lambda: teacher.keys(*whole))
-        elif module.projector is not None:
-            keys = query
-    return objective.student_passes * (student * (1 + _BACKWARD) + keys)
+            before += _count(lambda: teacher.keys(*window))[0]
+        part = module.generative
+        if part is not None:
+            look = part.look(module.encoder, window, seen.hidden, shown[4])
+            census = torch.cat([module.count(*shown).double(), look])
+            seeds = torch.zeros(1, dtype=torch.int64)
+            student += _count(lambda: part.sums(seen, window, shown[4], seeds, census, 0))[0]
+    return objective.student_passes * (student * (1 + _BACKWARD) + before)
 
 
-def _count(call: Callable[[], Any]) -> int:
+def _heads(module: PretrainingModule, seen: Seen) -> int:
+    """Of the contrastive part of a student, for one view."""
+    flops = 0
+    if module.feature_decoder is not None:
+        decoder = module.feature_decoder
+        flops += _count(lambda: decoder(*seen.encoded))[0]
+    if module.projector is not None:
+        projector, predictor = module.projector, module.predictor or nn.Identity()
+        flops += _count(lambda: predictor(projector(seen.tokens[:, 0])))[0]
+    return flops
+
+
+_Made = TypeVar("_Made")
+
+
+def _count(call: Callable[[], _Made]) -> tuple[int, _Made]:
+    """How many operations a call takes, and what it returns."""
     with FlopCounterMode(display=False) as counter:
-        call()
-    return int(counter.get_total_flops())
+        made = call()
+    return int(counter.get_total_flops()), made
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

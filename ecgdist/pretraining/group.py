@@ -24,8 +24,8 @@ class Group:
         self.world_size = dist.get_world_size() if self._many else 1
 
     def sum(self, values: Tensor) -> Tensor:
-        """Elementwise sum over all processes."""
-        if self.world_size > 1:
+        """Elementwise sum over all processes; they give values of the same shape."""
+        if self.world_size > 1 and values.numel():
             values = values.clone()
             dist.all_reduce(values)
         return values

@@ -1,16 +1,16 @@
 """One optimizer step on the global batch, whatever the number of workers and micro-batches.
 
-The keys of the whole global batch come first, without gradient: the teacher's embeddings, or those of the student
-where a method has no teacher. Then every micro-batch of the student is contrasted with all of them. Losses are sums
-over rows, divided by counts of the global batch, so how rows are spread over ranks and micro-batches changes memory
-and time, not mathematics.
+What has to be known of the whole global batch comes first, without gradient: the census of the generative part, and the
+keys of the contrastive one, which are the teacher's embeddings, or those of the student where a method has no teacher.
+Then every micro-batch of the student is judged by all of that. Losses are sums over rows, divided by counts of the
+global batch, so how rows are spread over ranks and micro-batches changes memory and time, not mathematics.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn, Protocol
 
 import numpy as np
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from ecgdist.errors import TrainingError
 from ecgdist.models.patches import at_least_float32
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule, combine
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule, combine
 from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.collapse import Spread, measure
@@ -35,6 +36,8 @@ from ecgdist.streaming.draws import (
     AUGMENT_TEACHER,
     CROP_STUDENT,
     CROP_TEACHER,
+    GENERATE,
+    GENERATE_SECOND,
     MASK,
     MASK_SECOND,
     Draws,
@@ -53,8 +56,8 @@ class Engine(Protocol):
 
     module: PretrainingModule
 
-    def forward(self, *inputs: Tensor | bool | None) -> dict[str, Tensor]:
-        """The student's sums for a micro-batch."""
+    def forward(self, *inputs: Tensor, **named: Tensor | int | None) -> dict[str, Tensor]:
+        """What the student makes of a micro-batch; see `PretrainingModule.forward`."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Accumulate gradients; `last` marks the step's last micro-batch."""
@@ -75,9 +78,10 @@ class StepResult:
 
     Attributes:
         loss: of the global batch.
-        parts: ``reconstruction`` and ``contrastive``, before weighting.
+        parts: the losses of its parts by name, ``reconstruction``, ``contrastive``, ..., before weighting.
         gradient_norm: before clipping.
         votes: what is agreed to happen after the step.
+        readings: what else the generative part shows, by name.
         spread: of the embeddings of the global batch, where it was asked for.
     """
 
@@ -85,6 +89,7 @@ class StepResult:
     parts: dict[str, float]
     gradient_norm: float
     votes: Votes
+    readings: dict[str, float] = field(default_factory=dict)
     spread: Spread | None = None
 
 
@@ -96,12 +101,14 @@ class _View(NamedTuple):
         valid_samples: ``(b,)``.
         lead_mask: ``(b, 12)``.
         noise: ``(b, tokens)``, which decides what of it is hidden from the student.
+        seeds: ``(b,)`` int64, of which the generative part makes what else it draws.
     """
 
     signal: Tensor
     valid_samples: Tensor
     lead_mask: Tensor
     noise: Tensor
+    seeds: Tensor
 
     def rows(self, chosen: Tensor) -> _View:
         """The view of some of the rows."""
@@ -115,6 +122,20 @@ class _Batch:
     views: list[_View]
     patient: Tensor
     positions: Tensor
+
+
+class _Known(NamedTuple):
+    """What is known of the global batch before any gradient, on all ranks alike.
+
+    Attributes:
+        census: of the generative part, see `GenerativePart`; empty without one.
+        keys: for each view that the student sees, what it is contrasted with.
+        patient: ``(global batch,)``, of whom these are.
+    """
+
+    census: Tensor
+    keys: Sequence[Tensor | None]
+    patient: Tensor | None
 
 
 class TrainingStep:
@@ -139,7 +160,7 @@ class TrainingStep:
         self._draws = Draws(order.seed, order.global_batch)
         self._rank_rows = [len(order.positions_of(r, group.world_size)) for r in range(group.world_size)]
         self._contrast = objective.contrastive.kind if objective.contrastive.weight > 0 else None
-        self._passes = objective.student_passes
+        self._passes, self._losses = objective.student_passes, objective.losses
         self._chunks = np.array_split(
             np.arange(self._rank_rows[group.rank]), micro_batches(order, group.world_size, micro_batch)
         )
@@ -161,17 +182,12 @@ class TrainingStep:
             TrainingError: on all ranks together, after it, if only the sum of the gradients is not.
         """
         own = self._views(batch)
-        keys, key_patient = self._keys(own), None
-        if self._contrast is not None:
-            key_patient = self._group.gather_rows(own.patient, self._rank_rows)
-        tokens = self._group.sum(self._count_tokens(own))
+        known = self._known(own)
         chunks = [(view, chunk) for view in range(self._passes) for chunk in self._chunks]
-        totals = torch.zeros(2, dtype=torch.float64)
+        totals = torch.zeros(len(self._losses), dtype=torch.float64)
         bad_loss, bad_gradient, embeddings = [], [], []
         for number, (view, chunk) in enumerate(chunks):
-            loss, sums, embedding = self._forward(
-                own, view, chunk, keys[view], key_patient, tokens, batch.step
-            )
+            loss, sums, embedding = self._forward(own, known, view, chunk, batch.step)
             if view == 0:
                 embeddings.append(embedding)
             self.engine.backward(loss, last=number == len(chunks) - 1)
@@ -194,7 +210,7 @@ class TrainingStep:
                 batch.step, self._total_steps, contrast.momentum_start, contrast.momentum_end
             )
             self.engine.update_teacher(self.teacher, momentum)
-        result = self._result(totals, tokens, gradient_norm, agreed, batch.step)
+        result = self._result(totals, known.census, gradient_norm, agreed, batch.step)
         return replace(result, spread=measure(self._gather(torch.cat(embeddings)))) if look else result
 
     def _views(self, batch: RankBatch) -> _Batch:
@@ -205,15 +221,15 @@ class TrainingStep:
         filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
         chosen = self._augmentations
         streams = (
-            (CROP_STUDENT, AUGMENT_STUDENT, chosen.student, MASK),
-            (CROP_TEACHER, AUGMENT_TEACHER, chosen.teacher, MASK_SECOND),
+            (CROP_STUDENT, AUGMENT_STUDENT, chosen.student, MASK, GENERATE),
+            (CROP_TEACHER, AUGMENT_TEACHER, chosen.teacher, MASK_SECOND, GENERATE_SECOND),
         )
         adjacent = self._contrast is not None and self._contrast.adjacent
         windows = pre.window_samples * (2 if adjacent else 1)
         spare = np.maximum(batch.valid_samples - windows, 0) + 1
         start = np.zeros_like(spare)
         views: list[_View] = []
-        for crop, stream, augmentations, mask in streams[: 1 if self._contrast is None else 2]:
+        for crop, stream, augmentations, mask, generate in streams[: 1 if self._contrast is None else 2]:
             if adjacent and views:
                 start = start + pre.window_samples
             else:
@@ -222,20 +238,44 @@ class TrainingStep:
             view = augment(view, augmentations, pre.pack.rate_hz, draws, stream, batch.step, batch.positions)
             width = self.engine.module.num_tokens
             noise = torch.from_numpy(draws.uniform(mask, batch.step, batch.positions, width)).to(device)
-            views.append(_View(pre.scale(*view), view.valid_samples, view.lead_mask, noise))
+            seeds = torch.from_numpy(draws.seeds(generate, batch.step, batch.positions)).to(device)
+            views.append(_View(pre.scale(*view), view.valid_samples, view.lead_mask, noise, seeds))
         return _Batch(
             views, torch.from_numpy(batch.patient).to(device), torch.from_numpy(batch.positions).to(device)
         )
 
     @torch.no_grad()
-    def _keys(self, own: _Batch) -> list[Tensor | None]:
-        """For each view that the student sees, what it is contrasted with, of the whole global batch."""
+    def _known(self, own: _Batch) -> _Known:
+        """What has to be known of the global batch before any gradient."""
+        queries, census = self._look_ahead(own)
         if self._contrast is None:
-            return [None]
+            return _Known(census, [None], None)
+        patient = self._gather(own.patient)
         if self.teacher is not None:
-            return [self._gather(self._teacher_keys(own.views[1 - n])) for n in range(self._passes)]
-        first, second = (self._gather(self._queries(view)) for view in own.views)
-        return [torch.cat([first, second]), torch.cat([second, first])]
+            keys = [self._gather(self._teacher_keys(own.views[1 - n])) for n in range(self._passes)]
+            return _Known(census, keys, patient)
+        first, second = (self._gather(view) for view in queries)
+        return _Known(census, [torch.cat([first, second]), torch.cat([second, first])], patient)
+
+    def _look_ahead(self, own: _Batch) -> tuple[list[Tensor], Tensor]:
+        """What the student makes of this rank's rows in each of its views, where it is asked to; and the census."""
+        module, weight = self.engine.module, torch.ones(len(own.positions), device=self._device)
+        views = own.views[: self._passes]
+        counts = torch.stack([module.count(*view[:4], weight).double() for view in views]).sum(dim=0)
+        if not module.looks_ahead:
+            return [], self._group.sum(counts)
+        outputs = [[self._looked(view, chunk) for chunk in self._chunks] for view in views]
+        looks = [part["look"] for view in outputs for part in view if "look" in part]
+        census = torch.cat([counts, torch.stack(looks).sum(dim=0)]) if looks else counts
+        queries = [torch.cat([part["query"] for part in view]) for view in outputs if "query" in view[0]]
+        return queries, self._group.sum(census)
+
+    def _looked(self, view: _View, chunk: npt.NDArray[np.int_]) -> dict[str, Tensor]:
+        rows, weight = self._rows(chunk)
+        outputs = self.engine.forward(*view.rows(rows)[:4], weight, look_ahead=True)
+        if "query" in outputs:
+            outputs["query"] = at_least_float32(outputs["query"][: len(chunk)])
+        return outputs
 
     def _gather(self, rows: Tensor) -> Tensor:
         return self._group.gather_rows(rows, self._rank_rows)
@@ -244,24 +284,6 @@ class TrainingStep:
         assert self.teacher is not None
         parts = [self.teacher.keys(*view.rows(torch.from_numpy(c))[:3]) for c in self._chunks if len(c)]
         return torch.cat(parts)
-
-    def _queries(self, view: _View) -> Tensor:
-        """What the student makes of a view."""
-        parts = []
-        for chunk in self._chunks:
-            rows, weight = self._rows(chunk)
-            outputs = self.engine.forward(*view.rows(rows), weight, None, None, None, None, True)
-            parts.append(at_least_float32(outputs["query"][: len(chunk)]))
-        return torch.cat(parts)
-
-    def _count_tokens(self, own: _Batch) -> Tensor:
-        """Patches that the reconstruction of this rank's rows will be judged on, as a 0-d float64."""
-        count = torch.zeros((), dtype=torch.float64, device=self._device)
-        if self.objective.generative.weight > 0:
-            weight = torch.ones(len(own.positions), device=self._device)
-            for view in own.views[: self._passes]:
-                count += self.engine.module.count_tokens(*view, weight)
-        return count
 
     def _rows(self, chunk: npt.NDArray[np.int_]) -> tuple[Tensor, Tensor]:
         """The rows of a micro-batch and their weights.
@@ -272,27 +294,18 @@ class TrainingStep:
         return rows, torch.full((len(rows),), float(len(chunk) > 0), device=self._device)
 
     def _forward(
-        self,
-        own: _Batch,
-        view: int,
-        chunk: npt.NDArray[np.int_],
-        keys: Tensor | None,
-        key_patient: Tensor | None,
-        tokens: Tensor,
-        step: int,
+        self, own: _Batch, known: _Known, view: int, chunk: npt.NDArray[np.int_], step: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of one micro-batch: the loss, scaled for an engine that averages over ranks, plain sums, and embeddings."""
         rows, weight = self._rows(chunk)
-        contrast = () if keys is None else (keys, own.positions[rows], own.patient[rows], key_patient)
-        outputs = self.engine.forward(*own.views[view].rows(rows), weight, *contrast)
-        loss, _ = self._combined(outputs, tokens.float(), step)
-        zero = torch.zeros(())
-        sums = torch.stack(
-            [
-                outputs.get(name, zero).detach().double().cpu()
-                for name in ("reconstruction_sum", "contrastive_sum")
-            ]
-        )
+        shown = own.views[view].rows(rows)
+        named: dict[str, Tensor | None] = {"seeds": shown.seeds, "census": known.census}
+        if self._contrast is not None:
+            named |= {"keys": known.keys[view], "key_patient": known.patient}
+            named |= {"positive": own.positions[rows], "query_patient": own.patient[rows]}
+        outputs = self.engine.forward(*shown[:4], weight, step=step, **named)
+        loss, _ = self._combined(outputs, known.census.float(), step)
+        sums = torch.stack([outputs[f"{name}_sum"].detach().double().cpu() for name in self._losses])
         return loss * self._group.world_size, sums, at_least_float32(outputs["embedding"][: len(chunk)])
 
     def _agree(
@@ -300,9 +313,10 @@ class TrainingStep:
     ) -> tuple[Tensor, int, Votes]:
         """Over all ranks: sums, in how many micro-batches loss or gradient is not finite, and votes."""
         counts = torch.cat([totals, torch.tensor([sum(bad_loss)]), votes.counts()]).to(self._device)
-        counts[2] += bad_gradient.sum()
+        num = len(totals)
+        counts[num] += bad_gradient.sum()
         counts = self._group.sum(counts).cpu()
-        return counts[:2], int(counts[2]), Votes.agreed(counts[3:])
+        return counts[:num], int(counts[num]), Votes.agreed(counts[num + 1 :])
 
     def _stop(
         self,
@@ -321,18 +335,20 @@ class TrainingStep:
         raise NotFiniteError.of([found for found in self._group.gather_objects(own) if found])
 
     def _combined(
-        self, sums: Mapping[str, Tensor], tokens: Tensor, step: int
+        self, sums: Mapping[str, Tensor], census: Tensor, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         progress = (step + 1) / self._total_steps
-        return combine(sums, tokens, self._order.global_batch, self.objective, progress)
+        return combine(sums, census, self._order.global_batch, self.objective, progress)
 
     def _result(
-        self, totals: Tensor, tokens: Tensor, gradient_norm: float, votes: Votes, step: int
+        self, totals: Tensor, census: Tensor, gradient_norm: float, votes: Votes, step: int
     ) -> StepResult:
-        sums = {"reconstruction_sum": totals[0], "contrastive_sum": totals[1]}
-        loss, parts = self._combined(sums, tokens.cpu(), step)
+        sums = {f"{name}_sum": total for name, total in zip(self._losses, totals, strict=True)}
+        loss, parts = self._combined(sums, census.cpu(), step)
         values = {name: float(value) for name, value in parts.items()}
-        return StepResult(float(loss), values, gradient_norm, votes)
+        part = self.engine.module.generative
+        readings = {} if part is None else part.readings(census)
+        return StepResult(float(loss), values, gradient_norm, votes, readings)
 
 
 def micro_batches(order: Order, world_size: int, micro_batch: int) -> int:

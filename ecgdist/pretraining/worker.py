@@ -220,6 +220,7 @@ class Worker:
             "epoch": self.step / self.plan.order.steps_per_epoch,
             "loss": result.loss,
             **result.parts,
+            **result.readings,
             "gradient_norm": result.gradient_norm,
             **({} if result.spread is None else result.spread._asdict()),
             "learning_rate": learning_rate,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 
 STATE_BYTES = 8 * 2**30
 """Weights, gradients, optimizer and teacher may take this much of a device."""

@@ -15,10 +15,16 @@ from matplotlib.ticker import MaxNLocator
 
 Rows = Sequence[Mapping[str, float]]
 
-LOSSES = {"loss": "total loss", "reconstruction": "reconstruction", "contrastive": "contrastive"}
+LOSSES = {
+    "loss": "total loss",
+    "reconstruction": "reconstruction",
+    "prediction": "masked prediction",
+    "contrastive": "contrastive",
+}
 PROGRESS = {
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
+    "code_perplexity": "codes in use (of a codebook)",
     "ecg_per_s": "ECG per second",
     "waiting_share": "time waiting for data (share)",
 }

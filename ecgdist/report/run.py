@@ -78,6 +78,10 @@ def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:
     """The first row that the run did not train on (or the first of all), masked and filled."""
     if plan.config.objective.generative.weight == 0:
         return Missing("The run was contrastive only (generative.weight = 0), so it has no decoder.")
+    if plan.config.objective.generative.method != "reconstruction":
+        return Missing(
+            "The run predicted codes of hidden tokens (wav2vec), so it has no decoder of waveforms."
+        )
     module = plan.build_module()
     with tempfile.TemporaryDirectory(prefix="ecgdist-report-") as temporary:
         folder = saved_student(run, Path(temporary)).folder

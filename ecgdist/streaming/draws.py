@@ -16,7 +16,7 @@ from torch import Tensor
 
 # Names of the independent streams; a new use takes a new number and leaves the others as they are.
 MASK, CROP_STUDENT, CROP_TEACHER, AUGMENT_STUDENT, AUGMENT_TEACHER = 100, 101, 102, 103, 104
-MASK_SECOND = 105
+MASK_SECOND, GENERATE, GENERATE_SECOND = 105, 106, 107
 
 Stream = int | tuple[int, ...]
 """A use of random numbers; the parts of a tuple are a use and what tells its streams apart."""
@@ -66,14 +66,14 @@ class Draws:
         of 65,536 quantiles of the normal distribution, so none is beyond 4.3, and a computer's logarithm is not
         in it.
         """
+        seeds = torch.from_numpy(self.seeds(stream, step, positions)).to(device)
+        return quantiles("normal", hashed(seeds, width))
+
+    def seeds(self, stream: Stream, step: int, positions: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """``(len(positions),)`` numbers that `hashed` makes any number of others of, where and when they are used."""
         (key,) = self._entropy(stream, step).generate_state(1, np.uint64)
         with np.errstate(over="ignore"):
-            rows = _mixed(key + positions.astype(np.uint64) * np.uint64(_STEP))
-        # Four numbers of 16 bits come out of one of 64.
-        words = torch.arange(-(-width // 4), device=device) * _signed(_STEP)
-        words = words + torch.from_numpy(rows.view(np.int64)).to(device)[:, None]
-        index = _mix_in_place(words).view(torch.int16)[:, :width].int() + 2**15
-        return _quantiles(str(device)).index_select(0, index.flatten()).view(len(positions), width)
+            return _mixed(key + positions.astype(np.uint64) * np.uint64(_STEP)).view(np.int64)
 
     def _generator(self, stream: Stream, step: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(self._entropy(stream, step)))
@@ -81,6 +81,29 @@ class Draws:
     def _entropy(self, stream: Stream, step: int) -> np.random.SeedSequence:
         parts = stream if isinstance(stream, tuple) else (stream,)
         return np.random.SeedSequence(self.seed, spawn_key=(*parts, step))
+
+
+def hashed(seeds: Tensor, width: int) -> Tensor:
+    """Random integers from 0 to 65,535, the same bits on every device: ``(rows,)`` int64 -> ``(rows, width)`` int32.
+
+    Args:
+        seeds: of `Draws.seeds`; the numbers of a row depend on its seed alone.
+        width: numbers of a row.
+    """
+    # Four numbers of 16 bits come out of one of 64.
+    words = torch.arange(-(-width // 4), device=seeds.device) * _signed(_STEP)
+    return _mix_in_place(words + seeds[:, None]).view(torch.int16)[:, :width].int() + 2**15
+
+
+def quantiles(distribution: str, integers: Tensor) -> Tensor:
+    """Numbers of a distribution in float32: for every integer of `hashed`, the quantile that it stands for.
+
+    Args:
+        distribution: ``uniform`` (between 0 and 1), ``normal`` or ``gumbel``.
+        integers: of any shape.
+    """
+    table = _quantiles(distribution, str(integers.device))
+    return table.index_select(0, integers.flatten()).view(integers.shape)
 
 
 def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -105,8 +128,13 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-@lru_cache(maxsize=4)
-def _quantiles(device: str) -> Tensor:
-    """``(65536,)`` float32: the middle of each of as many equally likely parts of the normal distribution."""
-    middles = ndtri((np.arange(2**16) + 0.5) / 2**16)
-    return torch.from_numpy((middles / middles.std()).astype(np.float32)).to(device)
+@lru_cache(maxsize=8)
+def _quantiles(distribution: str, device: str) -> Tensor:
+    """``(65536,)`` float32: the middle of each of as many equally likely parts of a distribution."""
+    middles = (np.arange(2**16) + 0.5) / 2**16
+    if distribution == "normal":
+        middles = ndtri(middles)
+        middles /= middles.std()
+    elif distribution == "gumbel":
+        middles = -np.log(-np.log(middles))
+    return torch.from_numpy(middles.astype(np.float32)).to(device)

@@ -21,7 +21,8 @@ import torch
 from scipy.signal import sosfiltfilt
 
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.step import TrainingStep

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import GradientWatch

@@ -18,7 +18,8 @@ import psutil
 import torch
 
 from ecgdist.models.config import EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine
 from ecgdist.pretraining.group import Group

@@ -9,7 +9,8 @@ from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig, Size
 from ecgdist.models.encoders import ENCODERS, build_encoder
 from ecgdist.models.interface import WholeWindowEncoder
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from tests.models.batches import WINDOW, ragged
 
 SIZE = Size(

@@ -7,7 +7,8 @@ from ecgdist.errors import ConfigError
 from ecgdist.models.config import EncoderConfig
 from ecgdist.models.transformer import Attention
 from ecgdist.models.vit import VitEncoder
-from ecgdist.objectives.reconstruction import GenerativeConfig, Masking
+from ecgdist.objectives.generative import GenerativeConfig
+from ecgdist.objectives.reconstruction import Masking
 from tests.models.batches import PATCH, TINY, TOKENS, VIT_CASES, WINDOW, ragged, windows
 
 KEPT = torch.tensor([[0, 4, 9], [1, 2, 5], [3, 7, 11], [0, 1, 2]])

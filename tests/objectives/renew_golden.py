@@ -1,8 +1,12 @@
-"""Write the golden losses anew: ``python -m tests.objectives.renew_golden``; say in the commit why."""
+"""Write the golden losses anew: ``python -m tests.objectives.renew_golden [ARM ...]``; say in the commit why.
+
+Without names, of all arms; with names, of these alone.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 from tests.pretraining.runs import Setting, SmallRun
@@ -20,6 +24,7 @@ def five_steps(arm: str) -> list[dict[str, float]]:
 if __name__ == "__main__":
     from tests.pretraining.runs import OBJECTIVES
 
-    golden = {arm: five_steps(arm) for arm in OBJECTIVES}
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    golden |= {arm: five_steps(arm) for arm in sys.argv[1:] or OBJECTIVES}
     GOLDEN.write_text(json.dumps(golden, indent=2) + "\n", encoding="utf-8")
     print(f"wrote {GOLDEN}")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ecgdist.objectives.masking import LIMB_LEADS, limb_group_mask, per_lead_mask, random_mask
+from ecgdist.objectives.masking import LIMB_LEADS, limb_group_mask, per_lead_mask, random_mask, span_mask
 from ecgdist.record import STANDARD_LEADS
 
 
@@ -132,3 +132,42 @@ def test_limb_leads_that_are_all_missing_are_no_unit() -> None:
     assert kept_valid.sum() == hidden.sum() == 3
     assert hidden[0, :6].sum() == 0
     assert kept[0][kept_valid[0]].min() >= 6
+
+
+def slow_spans(noise: list[float], num_valid: int, share: float, span: int) -> set[int]:
+    """Hidden tokens of one record, span by span."""
+    length = min(span, num_valid // 2)
+    if length == 0:
+        return set()
+    number = min(math.floor(round(share * num_valid / length, 6) + 0.5), (num_valid - 1) // length)
+    starts = sorted(range(num_valid - length + 1), key=lambda start: (noise[start], start))[:number]
+    return {token for start in starts for token in range(start, start + length)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    tokens=st.integers(1, 130),
+    share=st.sampled_from([1e-9, 0.1, 0.5, 0.65, 0.99]),
+    span=st.integers(1, 12),
+    seed=st.integers(0, 1000),
+    data=st.data(),
+)
+def test_spans_begin_where_the_noise_is_smallest(
+    tokens: int, share: float, span: int, seed: int, data: st.DataObject
+) -> None:
+    lengths = data.draw(st.lists(st.integers(0, tokens), min_size=1, max_size=5))
+    valid = torch.arange(tokens) < torch.tensor(lengths)[:, None]
+    noise = noise_of(len(lengths), tokens, seed)
+    kept, kept_valid, hidden = span_mask(noise, valid, share, span)
+    assert kept.tolist() == [list(range(tokens))] * len(lengths)
+    assert torch.equal(kept_valid, valid)
+    for row, length in enumerate(lengths):
+        found = set(hidden[row].nonzero().flatten().tolist())
+        assert found == slow_spans(noise[row].tolist(), length, share, span)
+        assert len(found) < max(length, 1), "something stays visible"
+
+
+def test_the_published_spans_hide_about_half() -> None:
+    """49 % of the tokens (Baevski et al. 2020, section 4.2)."""
+    _, _, hidden = span_mask(noise_of(400, 500), torch.ones(400, 500, dtype=torch.bool), 0.65, 10)
+    assert hidden.float().mean().item() == pytest.approx(0.49, abs=0.02)

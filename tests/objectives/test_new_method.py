@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from ecgdist.config import build
 from ecgdist.errors import ConfigError
+from ecgdist.objectives.config import ObjectiveConfig
 from ecgdist.objectives.contrast import METHODS, ContrastiveConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig
 from ecgdist.objectives.method import PairContrast
 from tests.pretraining.runs import OBJECTIVES, Setting, SmallRun
 

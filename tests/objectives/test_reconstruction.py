@@ -8,10 +8,10 @@ from ecgdist.config import build
 from ecgdist.errors import ConfigError
 from ecgdist.models.layout import Layout
 from ecgdist.models.patches import token_valid
+from ecgdist.objectives.generative import GenerativeConfig
 from ecgdist.objectives.masking import random_mask
 from ecgdist.objectives.reconstruction import (
     FLAT_VARIANCE,
-    GenerativeConfig,
     Masking,
     PatchTargets,
     patch_targets,

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ecgdist.errors import TrainingError
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher, momentum_at
 from tests.models.batches import TINY, WINDOW, ragged
 

@@ -60,11 +60,11 @@ class DistributedEngine:
         self._num_micro_batches, self._done = num_micro_batches, 0
         self._watch = GradientWatch(module)
 
-    def forward(self, *inputs: Tensor | None) -> dict[str, Tensor]:
+    def forward(self, *inputs: Tensor, **named: Tensor | int | None) -> dict[str, Tensor]:
         self._done += 1
         last = self._done % self._num_micro_batches == 0
         with nullcontext() if last else self._parallel.no_sync():
-            outputs: dict[str, Tensor] = self._parallel(*inputs)
+            outputs: dict[str, Tensor] = self._parallel(*inputs, **named)
         return outputs
 
     def backward(self, loss: Tensor, last: bool) -> None:

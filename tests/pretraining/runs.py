@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ecgdist.models.compiling import compile_all
 from ecgdist.models.config import EncoderConfig
+from ecgdist.objectives.config import ObjectiveConfig
 from ecgdist.objectives.contrast import ContrastiveConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
-from ecgdist.objectives.reconstruction import GenerativeConfig
+from ecgdist.objectives.generative import GenerativeConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.preprocessing import DeviceStep, PackStep, Preprocessing
 from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
@@ -45,6 +46,12 @@ def _contrastive(**contrastive: object) -> ObjectiveConfig:
     return _hybrid(**contrastive).model_copy(update={"generative": GenerativeConfig(weight=0)})
 
 
+def _predictive(**contrastive: object) -> ObjectiveConfig:
+    """wav2vec 2.0 with spans that fit into a window."""
+    predicting = GenerativeConfig(method="wav2vec", mask_span=2)
+    return _hybrid(**contrastive).model_copy(update={"generative": predicting})
+
+
 ARMS = {
     "HL": ObjectiveConfig(),
     "GL": ObjectiveConfig(contrastive=ContrastiveConfig(weight=0)),
@@ -59,8 +66,11 @@ METHODS = {
     "SimCLR, hybrid": _hybrid(method="simclr", ramp_share=0.1),
     "CMSC": _contrastive(method="cmsc"),
     "CMSC, hybrid": _hybrid(method="cmsc", same_patient="ignored"),
+    "wav2vec": _predictive(weight=0),
+    "wav2vec, MoCo v3": _predictive(method="moco"),
+    "WCR": _predictive(method="cmsc"),
 }
-"""Arms of other contrastive methods, and of more views, than the default's."""
+"""Arms of other methods, and of more views, than the default's."""
 OBJECTIVES = ARMS | METHODS
 ORDER = Order([16, 16, 8], seed=7, lanes=LANES, global_batch=GLOBAL_BATCH, shuffle_rows=20)
 
@@ -109,8 +119,8 @@ class PlainEngine:
         self.gradients: Arrays = {}
         self._watch = GradientWatch(module)
 
-    def forward(self, *inputs: Tensor | bool | None) -> dict[str, Tensor]:
-        return self.module(*inputs)
+    def forward(self, *inputs: Tensor, **named: Tensor | int | None) -> dict[str, Tensor]:
+        return self.module(*inputs, **named)
 
     def backward(self, loss: Tensor, last: bool) -> None:
         loss.backward()

@@ -178,7 +178,7 @@ def test_matrices_decay_and_nothing_else() -> None:
     assert not found[0] & found[1]
     assert found[0] | found[1] == set(names.values())
     assert all(name.endswith("weight") and "norm" not in name for name in found[0])
-    assert "decoder.mask_token" in found[1]
+    assert "generative.decoder.mask_token" in found[1]
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)

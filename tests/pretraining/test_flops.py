@@ -1,7 +1,7 @@
 import pytest
 
 from ecgdist.models.config import SIZES, EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig
+from ecgdist.objectives.config import ObjectiveConfig
 from ecgdist.pretraining.flops import Meter, flops_per_ecg, peak_flops
 from tests.pretraining.runs import ARMS, METHODS
 
@@ -52,6 +52,26 @@ def test_methods_without_a_teacher_embed_both_views_twice() -> None:
     assert counted(METHODS["SimCLR"]) == 2 * 4 * (encoder(TOKENS) + projector())
     hybrid = 3 * (encoder(VISIBLE) + decoder() + projector()) + encoder(VISIBLE) + projector()
     assert counted(METHODS["SimCLR, hybrid"]) == 2 * hybrid
+
+
+def predicting(tokens: int) -> int:
+    """Scores, entries and projections of all tokens, and their cosines with each other."""
+    codes, out = 2 * 320, SHAPE.projector_out
+    maps = SHAPE.width * codes + codes * out // 2 + out * out + SHAPE.width * out
+    return 2 * tokens * maps + 2 * tokens**2 * out
+
+
+def looking(tokens: int) -> int:
+    """A linear stem and the scores."""
+    return 2 * tokens * (12 * PATCH * SHAPE.width + SHAPE.width * 2 * 320)
+
+
+def test_masked_prediction_takes_a_pass_of_the_stem_for_its_census() -> None:
+    assert counted(METHODS["wav2vec"]) == 3 * (encoder(TOKENS) + predicting(TOKENS)) + looking(TOKENS)
+    query = encoder(TOKENS) + projector()
+    assert counted(METHODS["WCR"]) == 2 * (3 * (query + predicting(TOKENS)) + query + looking(TOKENS))
+    moco = query + predictor() + predicting(TOKENS)
+    assert counted(METHODS["wav2vec, MoCo v3"]) == 3 * moco + looking(TOKENS) + query
 
 
 def test_two_views_take_twice_as_much() -> None:

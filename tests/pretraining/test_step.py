@@ -19,12 +19,24 @@ from ecgdist.errors import TrainingError
 from ecgdist.models.config import EncoderConfig
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.method import PairContrast, TeacherContrast
+from ecgdist.objectives.part import Window
+from ecgdist.objectives.wav2vec import Wav2Vec
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.nonfinite import NotFiniteError, Suspects, write_suspects
 from ecgdist.pretraining.step import StepResult, micro_batches
 from ecgdist.signals.augment import AUGMENTATIONS, AugmentConfig
 from ecgdist.storage import Location
-from ecgdist.streaming.draws import CROP_STUDENT, CROP_TEACHER, MASK, MASK_SECOND, Draws
+from ecgdist.streaming.draws import (
+    CROP_STUDENT,
+    CROP_TEACHER,
+    GENERATE,
+    GENERATE_SECOND,
+    MASK,
+    MASK_SECOND,
+    Draws,
+)
+from tests.objectives.slow_wav2vec import in_one_piece
+from tests.objectives.whole import View
 from tests.pretraining.processes import Processes
 from tests.pretraining.runs import (
     ARMS,
@@ -164,10 +176,11 @@ def test_the_loss_is_what_one_pass_over_the_whole_batch_gives(
         () if teacher is None else (teacher.keys(*view(CROP_TEACHER), present), positions, patient, patient)
     )
     with torch.no_grad():
-        sums = module(*view(CROP_STUDENT), present, noise, torch.ones(GLOBAL_BATCH), *contrast)
+        shown = *view(CROP_STUDENT), present, noise, torch.ones(GLOBAL_BATCH)
+        sums, count = module(*shown, *contrast), module.count(*shown)
     expected = {}
     if arm != "CL":
-        expected["reconstruction"] = float(sums["reconstruction_sum"] / sums["reconstruction_tokens"])
+        expected["reconstruction"] = float(sums["reconstruction_sum"] / count)
     if arm != "GL":
         expected["contrastive"] = float(sums["contrastive_sum"] / GLOBAL_BATCH)
     first = whole_batch[arm][0][0]
@@ -197,35 +210,40 @@ def test_a_method_has_the_loss_and_gradient_that_autograd_gives_without_a_cache(
     starts = [draws.integers(stream, 0, batch.positions, room) for stream in (CROP_STUDENT, CROP_TEACHER)]
     if adjacent:
         starts[1] = starts[0] + pre.window_samples
-    views = []
-    for start, mask in zip(starts, (MASK, MASK_SECOND), strict=True):
+    weight, views = torch.ones(GLOBAL_BATCH), []
+    for start, mask, generate in zip(starts, (MASK, MASK_SECOND), (GENERATE, GENERATE_SECOND), strict=True):
         noise = torch.from_numpy(draws.uniform(mask, 0, batch.positions, module.num_tokens))
-        views.append((*pre.window(filtered, torch.from_numpy(start), valid, present), present, noise))
-    weight = torch.ones(GLOBAL_BATCH)
-    queries = [module(*view, weight, only_query=True)["query"] for view in views]
-    method, teacher = objective.contrastive.build(), module.teacher()
-    if isinstance(method, PairContrast):
-        directions = [(queries[0], queries[1]), (queries[1], queries[0])]
-        contrastive = torch.cat([method.losses(a, b, patient) for a, b in directions]).mean()
-    else:
-        assert isinstance(method, TeacherContrast)
-        assert teacher is not None
-        keys = [teacher.keys(*view[:3]) for view in views]
-        both = [method.losses(queries[n], keys[1 - n], positions, patient, patient) for n in (0, 1)]
-        contrastive = torch.cat(both[: objective.student_passes]).mean()
-    expected = {"contrastive": contrastive}
-    if objective.generative.weight > 0:
-        some_keys = torch.cat(queries).detach() if teacher is None else queries[0].detach()
-        sums = [
-            module(*view, weight, some_keys, positions, patient, patient)
-            for view in views[: objective.student_passes]
+        seeds = torch.from_numpy(draws.seeds(generate, 0, batch.positions))
+        window = pre.window(filtered, torch.from_numpy(start), valid, present)
+        views.append(View(*window, present, noise, weight, seeds))
+    expected = {}
+    if objective.contrastive.weight > 0:
+        seen = [module.see(Window(*view[:3]), view.noise) for view in views]
+        queries = [module.query(each) for each in seen]
+        method, teacher = objective.contrastive.build(), module.teacher()
+        if isinstance(method, PairContrast):
+            directions = [(queries[0], queries[1]), (queries[1], queries[0])]
+            expected["contrastive"] = torch.cat([method.losses(a, b, patient) for a, b in directions]).mean()
+        else:
+            assert isinstance(method, TeacherContrast)
+            assert teacher is not None
+            keys = [teacher.keys(*view[:3]) for view in views]
+            both = [method.losses(queries[n], keys[1 - n], positions, patient, patient) for n in (0, 1)]
+            expected["contrastive"] = torch.cat(both[: objective.student_passes]).mean()
+    shown = views[: objective.student_passes]
+    if isinstance(module.generative, Wav2Vec):
+        expected |= in_one_piece(module, shown, step=0)
+    elif module.generative is not None:
+        part = module.generative
+        whole = [module.see(Window(*view[:3]), view.noise) for view in shown]
+        errors = [
+            part.sums(each, Window(*view[:3]), weight, None, None, 0)
+            for each, view in zip(whole, shown, strict=True)
         ]
-        errors, tokens = (
-            torch.stack([each[f"reconstruction_{name}"] for each in sums]).sum() for name in ("sum", "tokens")
-        )
-        expected["reconstruction"] = errors / tokens
+        counts = [module.count(*view[:5]) for view in shown]
+        expected["reconstruction"] = torch.cat(errors).sum() / torch.cat(counts).sum()
     ramp = objective.contrastive.ramp_share
-    factors = {"contrastive": 1 / TOTAL_STEPS / ramp if ramp else 1.0, "reconstruction": 1.0}
+    factors = {"contrastive": 1 / TOTAL_STEPS / ramp if ramp else 1.0} | objective.generative.factors
     loss = torch.stack([factors[name] * value for name, value in expected.items()]).sum()
     loss.backward()
     run = SmallRun(setting, True)
@@ -258,7 +276,7 @@ def test_a_method_trains_alike_on_any_number_of_ranks_and_micro_batches(
         assert_trained_alike(found, expected)
 
 
-@pytest.mark.parametrize("arm", ["SimCLR, hybrid", "CMSC", "BYOL, two views, hybrid", "CMAE"])
+@pytest.mark.parametrize("arm", ["SimCLR, hybrid", "CMSC", "BYOL, two views, hybrid", "CMAE", "WCR"])
 @pytest.mark.parametrize("zero_stage", [*slow(0, 1, 2), 3])
 def test_deepspeed_trains_the_methods(
     processes: GroupOf, whole_batch_of_methods: dict[str, Trained], arm: str, zero_stage: int

@@ -10,7 +10,8 @@ import pytest
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.models.config import SIZES, EncoderConfig
-from ecgdist.objectives.hybrid import ObjectiveConfig, PretrainingModule
+from ecgdist.objectives.config import ObjectiveConfig
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.job import check_folder, claim_run, pretrain
 from ecgdist.pretraining.plan import RunPlan

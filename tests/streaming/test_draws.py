@@ -9,7 +9,7 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import kstest
 
-from ecgdist.streaming.draws import CROP_STUDENT, MASK, Draws, Stream
+from ecgdist.streaming.draws import CROP_STUDENT, MASK, Draws, Stream, hashed, quantiles
 
 
 def test_any_split_of_positions_draws_the_same() -> None:
@@ -103,3 +103,32 @@ def test_streams_with_parts_are_told_apart() -> None:
         draws.uniform(stream, 0, every, 4) for stream in (103, (103, 0), (103, 0, 0), (103, 1), (104, 0))
     ]
     assert len({numbers.tobytes() for numbers in drawn}) == 5
+
+
+@pytest.mark.parametrize(("distribution", "law"), [("uniform", "uniform"), ("gumbel", "gumbel_r")])
+def test_hashed_numbers_stand_for_quantiles_of_a_distribution(distribution: str, law: str) -> None:
+    seeds = torch.from_numpy(Draws(3, 64).seeds(MASK, 7, np.arange(64)))
+    integers = hashed(seeds, 5001)
+    assert integers.shape == (64, 5001)
+    assert (integers.min(), integers.max()) == (0, 2**16 - 1)
+    numbers = quantiles(distribution, integers)
+    assert kstest(numbers.flatten().numpy(), law).pvalue > 0.001
+    middle = (integers[0, :4].double() + 0.5) / 2**16
+    expected = middle if distribution == "uniform" else -(-middle.log()).log()
+    torch.testing.assert_close(numbers[0, :4].double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_seeds_depend_on_seed_stream_step_and_position_alone() -> None:
+    every = np.arange(12)
+    whole = Draws(3, 64).seeds(MASK, 7, every)
+    parts = [Draws(3, 64).seeds(MASK, 7, part) for part in np.array_split(every, 5)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    others = [
+        Draws(4, 64).seeds(MASK, 7, every),
+        Draws(3, 64).seeds(CROP_STUDENT, 7, every),
+        Draws(3, 64).seeds(MASK, 8, every),
+    ]
+    assert len({*whole.tolist(), *np.concatenate(others).tolist()}) == 48
+    torch.testing.assert_close(
+        hashed(torch.from_numpy(whole), 9)[4:6], hashed(torch.from_numpy(whole[4:6]), 9)
+    )
