@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.summary import summarise
 from ecgdist.downstream.evaluation import Evaluation
+from ecgdist.downstream.schema import read_evaluation
 from ecgdist.modelfolder import load
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.checkpoint import STUDENT
@@ -71,7 +72,7 @@ def _evaluation(run: Location) -> Evaluation | Missing:
     path = run / EVALUATION
     if not path.exists():
         return Missing(f"No probe was run; `ecgdist evaluate {run / MODEL} --out {path}` makes one.")
-    return Evaluation.model_validate_json(path.read_bytes())
+    return read_evaluation(path.read_bytes(), str(path))
 
 
 def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:
