@@ -120,6 +120,11 @@ def common_warnings(splits: Splits, test: SplitSize) -> list[str]:
     return found
 
 
+def no_subgroups(small: tuple[Support, ...]) -> str:
+    """Says that there are no figures by subgroup."""
+    return f"no figures by subgroup, all are too small: {', '.join(map(str, small))}"
+
+
 def small_note(small: tuple[Support, ...]) -> str:
     """Names the subgroups without figures; empty if there are none."""
     return f"too small for figures: {', '.join(map(str, small))}" if small else ""

@@ -14,7 +14,14 @@ from ecgdist.corpus.splits import SPLITS
 from ecgdist.downstream.assign import Splits
 from ecgdist.downstream.bootstrap import P_METHOD, Figure, Resamples
 from ecgdist.downstream.calibration import Reliability, reliability
-from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, common_warnings, small_note
+from ecgdist.downstream.evaluation import (
+    Evaluation,
+    Features,
+    Provenance,
+    common_warnings,
+    no_subgroups,
+    small_note,
+)
 from ecgdist.downstream.judged import Records, split_sizes
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
@@ -79,8 +86,14 @@ class MultilabelEvaluation(Evaluation):
         ours, other = self.pretrained.metrics, self.random_encoder.metrics
         kinds = [("", ours.macro, other.macro, self.difference)]
         if ours.few and ours.macro_common and other.macro_common and self.difference_common:
-            note = f", {len(ours.macro_common.labels)} labels with {FEW_POSITIVES} or more positives"
-            kinds.append((note, ours.macro_common, other.macro_common, self.difference_common))
+            kinds.append(
+                (
+                    f", {FEW_POSITIVES}+ positives",
+                    ours.macro_common,
+                    other.macro_common,
+                    self.difference_common,
+                )
+            )
         return [
             (f"macro {_title(name)}{note}", (getattr(a, name), getattr(b, name), getattr(c, name)))
             for note, a, b, c in kinds
@@ -95,21 +108,35 @@ class MultilabelEvaluation(Evaluation):
             macros.add_column(column, justify="right")
         for name, figures in self.macro_rows():
             macros.add_row(name, *map(str, figures))
-        return [macros, self._labels_table(), self._subgroups_table()]
+        return [macros, self._labels_table(), *self._subgroups_tables()]
 
     @property
     def _caption(self) -> str:
         return "\n".join(
             (
-                f"{self.method}. Sensitivity and specificity at the threshold with a specificity of "
+                f"{self.method}. {self._common_note}Sensitivity and specificity at the threshold with a specificity of "
                 f"{self.specificity:g} on validation, F1 at the one with the highest F1 there.",
                 f"Difference of macro AUROC: p = {self.p_value:.3f} ({P_METHOD}).",
                 *self.warnings,
+                *([] if self.subgroups else [no_subgroups(self.small_subgroups)]),
             )
         )
 
+    @property
+    def _common_note(self) -> str:
+        common = self.pretrained.metrics.macro_common
+        if not self.pretrained.metrics.few or common is None:
+            return ""
+        return (
+            f"{FEW_POSITIVES}+ positives: over the {len(common.labels)} labels with as many test positives. "
+        )
+
     def _labels_table(self) -> Table:
-        table = Table(title="by label, pretrained encoder; the last column is the random encoder's AUROC")
+        table = Table(
+            title="by label, pretrained encoder; the last column is the random encoder's AUROC",
+            caption=f"few: fewer than {FEW_POSITIVES} test positives" if self.pretrained.metrics.few else "",
+            caption_justify="left",
+        )
         table.add_column("label")
         for column in ("positives", *(_SHORT.get(name, _title(name)) for name in METRICS), "random"):
             table.add_column(column, justify="right")
@@ -117,14 +144,17 @@ class MultilabelEvaluation(Evaluation):
             table.add_section()
             for ours, other in self.pairs():
                 if (ours.label in self.pretrained.metrics.few) == few:
-                    name = f"{ours.label}{' (few positives)' if few else ''}"
+                    name = f"{ours.label}{' (few)' if few else ''}"
                     rest = [f"{getattr(ours, metric).value:.3f}" for metric in METRICS[1:]]
                     table.add_row(
                         name, str(ours.positives), str(ours.auroc), *rest, f"{other.auroc.value:.3f}"
                     )
         return table
 
-    def _subgroups_table(self) -> Table:
+    def _subgroups_tables(self) -> list[Table]:
+        """None if all subgroups are too small, which the caption of the first table says."""
+        if not self.subgroups:
+            return []
         table = Table(
             title="by subgroup, macro AUROC of the pretrained encoder",
             caption=small_note(self.small_subgroups),
@@ -138,7 +168,7 @@ class MultilabelEvaluation(Evaluation):
             table.add_row(
                 f"{group.attribute} {group.group}", *cells, str(group.auroc), f"{group.everyone:.3f}"
             )
-        return table
+        return [table]
 
     def sentences(self) -> list[str]:
         """The two macro AUROCs, and whether they differ."""

@@ -11,7 +11,14 @@ from rich.table import Table
 from ecgdist.corpus.splits import SPLITS
 from ecgdist.downstream.assign import Splits
 from ecgdist.downstream.bootstrap import P_METHOD, Figure, Resamples
-from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, common_warnings, small_note
+from ecgdist.downstream.evaluation import (
+    Evaluation,
+    Features,
+    Provenance,
+    common_warnings,
+    no_subgroups,
+    small_note,
+)
 from ecgdist.downstream.judged import Records, split_sizes
 from ecgdist.downstream.regression import (
     NUMBER_METHOD,
@@ -70,9 +77,10 @@ class RegressionEvaluation(Evaluation):
     def tables(self) -> list[Table]:
         """All figures, and the subgroups."""
         note = f"Difference of MAE: p = {self.p_value:.3f} ({P_METHOD})."
+        missing = [] if self.subgroups else [no_subgroups(self.small_subgroups)]
         figures = Table(
             title=self.headline,
-            caption="\n".join((f"{self.method}.", note, *self.warnings)),
+            caption="\n".join((f"{self.method}.", note, *self.warnings, *missing)),
             caption_justify="left",
         )
         figures.add_column("")
@@ -80,6 +88,9 @@ class RegressionEvaluation(Evaluation):
             figures.add_column(column, justify="right")
         for name, cells in self.rows():
             figures.add_row(name, *map(str, cells))
+        return [figures, *([self._subgroups_table()] if self.subgroups else [])]
+
+    def _subgroups_table(self) -> Table:
         groups = Table(
             title=f"by subgroup, MAE ({self.unit}) of the pretrained encoder",
             caption=small_note(self.small_subgroups),
@@ -91,7 +102,7 @@ class RegressionEvaluation(Evaluation):
         for group in self.subgroups:
             row = f"{group.attribute} {group.group}"
             groups.add_row(row, str(group.records), str(group.patients), str(group.mae))
-        return [figures, groups]
+        return groups
 
     def sentences(self) -> list[str]:
         """The two mean absolute errors, and whether they differ."""

@@ -41,7 +41,7 @@ def draw_reliability(diagrams: Sequence[Reliability]) -> Figure:
         panel.set(
             xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal"
         )
-        panel.tick_params(labelsize=6)
+        panel.tick_params(labelsize=6, labelbottom=True)
         panel.grid(linewidth=0.3)
     few = (
         f", the {len(chosen)} most frequent of {len(diagrams)} labels" if len(chosen) < len(diagrams) else ""

@@ -127,8 +127,8 @@ def test_it_is_read_again_as_it_was_written(document: dict[str, Any]) -> None:
 def test_figures_are_printed_with_the_command(made: tuple[Path, Corpus, str]) -> None:
     folder, corpus, trained = made
     for task, words in (
-        ("labels.yaml", ("macro AUROC", "macro sensitivity", "by subgroup", "too small for figures")),
-        ("age.yaml", ("MAE (years)", "R²", "by subgroup")),
+        ("labels.yaml", ("macro AUROC", "macro sensitivity", "no figures by subgroup, all are too small")),
+        ("age.yaml", ("MAE (years)", "R²", "no figures by subgroup")),
     ):
         arguments = ["evaluate", trained, "--task", str(folder / task), "--corpus", str(corpus.location)]
         result = CliRunner().invoke(app, [*arguments, "--set", "resamples=100"])
