@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from ecgdist.downstream.bootstrap import P_METHOD, holm
 from ecgdist.downstream.evaluate import Setup
 from ecgdist.downstream.evaluation import SMALL_TEST_RECORDS, Features
 from ecgdist.downstream.judged import SplitSize, split_sizes
-from ecgdist.downstream.label_evaluation import LabelJudge, probe
+from ecgdist.downstream.label_judge import LabelJudge, probe
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
     FEW_POSITIVES,
@@ -23,8 +21,8 @@ from ecgdist.downstream.metrics import (
     Macro,
     macro,
     mean_of,
-    paired_difference,
 )
+from ecgdist.downstream.pairs import PAIR_COLUMNS, Difference, all_differences, p_note, too_few_resamples
 from ecgdist.downstream.retrieval import Retrieval
 from ecgdist.downstream.scores import SPECIFICITY
 from ecgdist.downstream.tasks import MultilabelTask
@@ -85,37 +83,6 @@ class ArmResult(BaseModel):
     training: Training | None
 
 
-class Difference(BaseModel):
-    """Macro means of one arm minus those of another, paired by resample.
-
-    Attributes:
-        arm: the one.
-        other: the other.
-        macro: the differences, whose intervals know nothing of other pairs.
-        p_value: two-sided, of "there is no difference of macro AUROC".
-        p_holm: the same, corrected for the number of pairs.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    arm: str
-    other: str
-    macro: Macro
-    p_value: float
-    p_holm: float
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the AUROC differs, with 5 % for all pairs together."""
-        return self.p_holm < LEVEL
-
-    def cells(self) -> tuple[str, ...]:
-        """Which arms, the difference of their macro AUROC, its p-values, and what they mean."""
-        note = "they differ" if self.is_clear else "not told apart"
-        figures = (str(self.macro.auroc), f"{self.p_value:.3f}", f"{self.p_holm:.3f}")
-        return (f"{self.arm} - {self.other}", *figures, note)
-
-
 class Comparison(BaseModel):
     """Arms beside each other, and all that is needed to trust or repeat their figures."""
 
@@ -153,20 +120,16 @@ class Comparison(BaseModel):
             arms.add_column(column, justify="left" if number == 0 else "right")
         for row in self.rows():
             arms.add_row(*row)
-        pairs = Table(title="differences of macro AUROC, paired", caption=self.p_note, caption_justify="left")
+        pairs = Table(
+            title="differences of macro AUROC, paired",
+            caption=p_note(len(self.differences)),
+            caption_justify="left",
+        )
         for column in PAIR_COLUMNS:
             pairs.add_column(column, justify="right" if column else "left")
         for pair in self.differences:
             pairs.add_row(*pair.cells())
         return [arms, pairs]
-
-    @property
-    def p_note(self) -> str:
-        """What the p-values are."""
-        return (
-            f"{P_METHOD}; Holm: corrected for the {len(self.differences)} pairs, so that below {LEVEL:g} the chance of "
-            f"one wrong difference among all of them is below {LEVEL:.0%}"
-        )
 
     def to_markdown(self) -> str:
         """The same as a text."""
@@ -177,15 +140,12 @@ class Comparison(BaseModel):
             _markdown(COLUMNS, self.rows()),
             "Differences of macro AUROC, paired:",
             _markdown(PAIR_COLUMNS, [pair.cells() for pair in self.differences]),
-            self.p_note,
+            p_note(len(self.differences)),
             *(f"* {warning}" for warning in self.warnings),
         ]
         return "\n\n".join(lines) + "\n"
 
 
-LEVEL = 0.05
-"""Of significance, for all pairs of a comparison together."""
-PAIR_COLUMNS = ("", "difference", "p", "p (Holm)", " ")
 COLUMNS = ("", "macro AUROC", "by seed", "macro AUPRC", "retrieval", "ECG/s", "minutes")
 
 
@@ -225,7 +185,7 @@ def compare_arms(
     everyone = [one for encoders in judged.arms.values() for one, _ in encoders]
     said = dict.fromkeys([*setup.open_questions, *(text for one in everyone for text in one.warnings)])
     counts = split_sizes(setup.index, splits)
-    differences = _differences(list(objectives), means, fitted, among)
+    differences = all_differences(list(objectives), means, fitted, among)
     return Comparison(
         task=setup.task.name,
         title=setup.task.title,
@@ -241,7 +201,7 @@ def compare_arms(
         warnings=(
             *said,
             *_warnings(counts["test"], splits.note, splits.official, judged.few),
-            *_too_few_resamples(len(differences), resamples),
+            *too_few_resamples(len(differences), resamples),
         ),
     )
 
@@ -285,29 +245,6 @@ def _judge(
             among, few = metrics.macro.labels, metrics.few
         found[candidate.arm].append((candidate, boot))
     return _Judged(found, judge.labels if judge else (), among, few)
-
-
-def _differences(
-    arms: Sequence[str], means: Mapping[str, Bootstrap], fitted: Sequence[str], among: Sequence[str]
-) -> tuple[Difference, ...]:
-    """Of all pairs of arms, with p-values that are corrected for their number."""
-    pairs = list(itertools.combinations(arms, 2))
-    found = [paired_difference(means[arm], means[other], fitted, among) for other, arm in pairs]
-    corrected = holm([p_value for _, p_value in found])
-    return tuple(
-        Difference(arm=arm, other=other, macro=differences, p_value=p_value, p_holm=p_holm)
-        for (other, arm), (differences, p_value), p_holm in zip(pairs, found, corrected, strict=True)
-    )
-
-
-def _too_few_resamples(pairs: int, resamples: int) -> list[str]:
-    """No p-value is below 2 / (resamples + 1), which the correction multiplies by the number of pairs."""
-    if pairs * 2 / (resamples + 1) < LEVEL:
-        return []
-    needed = int(pairs * 2 / LEVEL)
-    return [
-        f"{resamples} resamples cannot tell any of {pairs} pairs apart; set resamples to {needed} or more"
-    ]
 
 
 def _arm(

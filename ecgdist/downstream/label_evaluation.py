@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ecgdist.corpus.splits import SPLITS
 from ecgdist.downstream.assign import Splits
-from ecgdist.downstream.bootstrap import P_METHOD, Figure, Resamples
+from ecgdist.downstream.bootstrap import P_METHOD, Figure
 from ecgdist.downstream.calibration import Reliability, reliability
 from ecgdist.downstream.evaluation import (
     Evaluation,
@@ -22,22 +21,20 @@ from ecgdist.downstream.evaluation import (
     no_subgroups,
     small_note,
 )
-from ecgdist.downstream.judged import Records, split_sizes
+from ecgdist.downstream.judged import split_sizes
+from ecgdist.downstream.label_judge import LabelJudge, label_warnings, probe
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
     FEW_POSITIVES,
-    Bootstrap,
     LabelFigures,
     Macro,
     Metrics,
-    bootstrap,
     paired_difference,
-    summarise,
 )
-from ecgdist.downstream.probe import ProbeResult, linear_probe
-from ecgdist.downstream.scores import METRICS, SPECIFICITY, BoolArray, FloatArray, Thresholds
+from ecgdist.downstream.probe import ProbeResult
+from ecgdist.downstream.scores import METRICS, SPECIFICITY
 from ecgdist.downstream.subgroups import LabelSubgroup, label_subgroups
-from ecgdist.downstream.tasks import MultilabelTask, patients_of
+from ecgdist.downstream.tasks import MultilabelTask
 
 _SHORT = {"sensitivity": "sens.", "specificity": "spec."}
 
@@ -102,7 +99,7 @@ class MultilabelEvaluation(Evaluation):
 
     def tables(self) -> list[Table]:
         """Macro means, labels and subgroups."""
-        macros = Table(title=self.headline, caption=self._caption, caption_justify="left")
+        macros = Table(title=Text(self.headline), caption=Text(self._caption), caption_justify="left")
         macros.add_column("")
         for column in ("pretrained", "random encoder", "difference"):
             macros.add_column(column, justify="right")
@@ -144,7 +141,7 @@ class MultilabelEvaluation(Evaluation):
             table.add_section()
             for ours, other in self.pairs():
                 if (ours.label in self.pretrained.metrics.few) == few:
-                    name = f"{ours.label}{' (few)' if few else ''}"
+                    name = f"{escape(ours.label)}{' (few)' if few else ''}"
                     rest = [f"{getattr(ours, metric).value:.3f}" for metric in METRICS[1:]]
                     table.add_row(
                         name, str(ours.positives), str(ours.auroc), *rest, f"{other.auroc.value:.3f}"
@@ -157,7 +154,7 @@ class MultilabelEvaluation(Evaluation):
             return []
         table = Table(
             title="by subgroup, macro AUROC of the pretrained encoder",
-            caption=small_note(self.small_subgroups),
+            caption=Text(small_note(self.small_subgroups)),
             caption_justify="left",
         )
         table.add_column("")
@@ -166,7 +163,7 @@ class MultilabelEvaluation(Evaluation):
         for group in self.subgroups:
             cells = (str(group.records), str(group.patients), str(len(group.labels)))
             table.add_row(
-                f"{group.attribute} {group.group}", *cells, str(group.auroc), f"{group.everyone:.3f}"
+                escape(f"{group.attribute} {group.group}"), *cells, str(group.auroc), f"{group.everyone:.3f}"
             )
         return [table]
 
@@ -185,63 +182,6 @@ class MultilabelEvaluation(Evaluation):
             f"records, the same probe on the untrained encoder {other} (95 % intervals).",
             f"The paired difference is {difference}: {verdict}.",
         ]
-
-
-@dataclass(frozen=True)
-class LabelJudge:
-    """Judges predictions of labels, each record once; the same one for every predictor that is compared.
-
-    Attributes:
-        labels: that can be judged, in the order of the predictions' columns.
-        validation: records of that split.
-        test: records of that split.
-        validation_truth: ``(records, labels)``.
-        truth: ``(records, labels)`` of the test split.
-        resamples: of the test patients.
-        specificity: on validation, at which sensitivity is reported.
-    """
-
-    labels: tuple[str, ...]
-    validation: Records
-    test: Records
-    validation_truth: BoolArray
-    truth: BoolArray
-    resamples: Resamples
-    specificity: float
-
-    @classmethod
-    def of(
-        cls,
-        index: pd.DataFrame,
-        splits: Splits,
-        truth: BoolArray,
-        labels: Sequence[str],
-        resamples: int,
-        seed: int,
-        specificity: float = SPECIFICITY,
-    ) -> LabelJudge:
-        """A judge of ``(n, labels)`` truth of every row of an index."""
-        validation, test = (Records.of(index, splits, split) for split in ("validation", "test"))
-        return cls(
-            labels=tuple(labels),
-            validation=validation,
-            test=test,
-            validation_truth=truth[validation.first],
-            truth=truth[test.first],
-            resamples=Resamples.of(patients_of(test.facts(index)).tolist(), resamples, seed),
-            specificity=specificity,
-        )
-
-    def bootstrap(self, validation: FloatArray, test: FloatArray) -> tuple[Bootstrap, Thresholds]:
-        """The figures of a predictor by its ``(rows, labels)`` probabilities of the rows of both splits."""
-        thresholds = Thresholds.chosen(
-            self.validation_truth, self.validation.mean(validation), self.specificity
-        )
-        return bootstrap(self.truth, self.test.mean(test), thresholds, self.resamples), thresholds
-
-    def summarise(self, boot: Bootstrap, thresholds: Thresholds) -> Metrics:
-        """Its figures with their intervals."""
-        return summarise(boot, self.truth, thresholds, self.labels)
 
 
 def compare_labels(
@@ -312,29 +252,6 @@ def compare_labels(
         ),
         warnings=(*common_warnings(splits, counts["test"]), *label_warnings(probes[0].left_out, metrics)),
     )
-
-
-def probe(features: Features, truth: BoolArray, splits: Splits, labels: Sequence[str]) -> ProbeResult:
-    """The linear probe on ``(n, dim)`` features and ``(n, labels)`` truth of every row of an index."""
-    train, validation, test = map(splits.rows, SPLITS)
-    return linear_probe(
-        features[train], truth[train], features[validation], truth[validation], features[test], labels
-    )
-
-
-def label_warnings(left_out: dict[str, str], metrics: Metrics) -> list[str]:
-    """What must be said of labels."""
-    found = [f"label {label} is left out: {reason}" for label, reason in left_out.items()]
-    if metrics.one_class:
-        found.append(f"no figures for {', '.join(metrics.one_class)}: all test records are alike in them")
-    if metrics.few:
-        found.append(f"fewer than {FEW_POSITIVES} test positives: {', '.join(metrics.few)}")
-    if metrics.incomplete_resamples:
-        found.append(
-            f"{metrics.incomplete_resamples} of {metrics.resamples} resamples lack positives or negatives of "
-            "a label, which is left out of their macro mean"
-        )
-    return found
 
 
 def _arm(found: ProbeResult, metrics: Metrics) -> Arm:

@@ -6,7 +6,9 @@ from typing import Literal
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ecgdist.corpus.splits import SPLITS
 from ecgdist.downstream.assign import Splits
@@ -79,28 +81,28 @@ class RegressionEvaluation(Evaluation):
         note = f"Difference of MAE: p = {self.p_value:.3f} ({P_METHOD})."
         missing = [] if self.subgroups else [no_subgroups(self.small_subgroups)]
         figures = Table(
-            title=self.headline,
-            caption="\n".join((f"{self.method}.", note, *self.warnings, *missing)),
+            title=Text(self.headline),
+            caption=Text("\n".join((f"{self.method}.", note, *self.warnings, *missing))),
             caption_justify="left",
         )
         figures.add_column("")
         for column in ("pretrained", "random encoder", "difference"):
             figures.add_column(column, justify="right")
         for name, cells in self.rows():
-            figures.add_row(name, *map(str, cells))
+            figures.add_row(escape(name), *map(str, cells))
         return [figures, *([self._subgroups_table()] if self.subgroups else [])]
 
     def _subgroups_table(self) -> Table:
         groups = Table(
-            title=f"by subgroup, MAE ({self.unit}) of the pretrained encoder",
-            caption=small_note(self.small_subgroups),
+            title=Text(f"by subgroup, MAE ({self.unit}) of the pretrained encoder"),
+            caption=Text(small_note(self.small_subgroups)),
             caption_justify="left",
         )
         groups.add_column("")
         for column in ("records", "patients", "MAE"):
             groups.add_column(column, justify="right")
         for group in self.subgroups:
-            row = f"{group.attribute} {group.group}"
+            row = escape(f"{group.attribute} {group.group}")
             groups.add_row(row, str(group.records), str(group.patients), str(group.mae))
         return groups
 

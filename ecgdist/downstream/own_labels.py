@@ -3,7 +3,7 @@
 One line per record, comma-separated with a header line, in UTF-8:
 
 * ``record_id``: as in the corpus; for a private one the source's own id, with the patient key set, or the keyed one;
-* ``source``, if ids of several data sets of the corpus are the same: as ``ecgdist inspect`` names it;
+* ``source``, if ids of several data sets of the corpus are the same: the data set, as tasks name it (ptbxl);
 * ``split``, if you have one: train, validation or test; else whole patients are drawn by chance;
 * and either any number of columns that hold 1 or 0, each a label, or one column of other numbers, which is predicted as
   a number (a regression).

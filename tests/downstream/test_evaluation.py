@@ -157,3 +157,16 @@ def test_segments_of_one_record_count_once() -> None:
     )
     assert thrice.pretrained.metrics.macro.auroc.low == pytest.approx(once.pretrained.metrics.macro.auroc.low)
     assert thrice.counts == once.counts
+
+
+def test_labels_with_brackets_are_shown_as_they_are() -> None:
+    task = TASK.model_copy(update={"labels": {"NORM [new]": ("scp:NORM",), "[bold]MI": ("scp:IMI",)}})
+    index = make_index(300)
+    noise = np.random.default_rng(0).normal(size=(len(index), 4))
+    found = compare_labels(index, task, assign_splits(index, task), noise, noise, PROVENANCE, resamples=100)
+    console = Console(width=160)
+    with console.capture() as captured:
+        for table in found.tables():
+            console.print(table)
+    assert "NORM [new]" in captured.get()
+    assert "[bold]MI" in captured.get()

@@ -17,12 +17,14 @@ from ecgdist.downstream.number_evaluation import compare_numbers
 from ecgdist.downstream.tasks import load_task
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.report.page import DataCounts, Missing, Reconstruction, ReportData, render, write_report
+from ecgdist.report.run import EVALUATION, evaluation_of
+from ecgdist.storage import Location
 from tests.downstream.tables import PROVENANCE, make_index
 
 
 @pytest.fixture(scope="module")
 def evaluation() -> MultilabelEvaluation:
-    index = make_index(900)
+    index = make_index(450)
     index["age"], index["sex"] = np.arange(len(index)) % 80 + 15, "female"
     task = load_task("ptbxl-super")
     rng = np.random.default_rng(0)
@@ -208,6 +210,21 @@ def test_summary_does_not_claim_a_difference_that_the_interval_does_not_show(dat
         assert words in render(
             replace(data, evaluation=data.evaluation.model_copy(update={"difference": changed}))
         )
+
+
+def test_an_evaluation_of_another_version_is_missing_and_the_rest_is_shown(
+    data: ReportData, evaluation: MultilabelEvaluation, tmp_path: Path
+) -> None:
+    run = Location.of(tmp_path)
+    assert isinstance(evaluation_of(run), Missing)
+    (tmp_path / EVALUATION).write_text(evaluation.model_dump_json())
+    assert evaluation_of(run) == evaluation
+    (tmp_path / EVALUATION).write_text(
+        evaluation.model_dump_json().replace('"schema_version":1', '"schema_version":0')
+    )
+    old = evaluation_of(run)
+    assert isinstance(old, Missing)
+    assert "evaluate again" in render(replace(data, evaluation=old))
 
 
 def test_report_is_written_as_one_file(data: ReportData, tmp_path: Path) -> None:
