@@ -14,6 +14,8 @@ are not in the table take no part.
 
 from __future__ import annotations
 
+import codecs
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
@@ -64,10 +66,12 @@ class OwnLabels:
             StorageError: if it cannot be read.
         """
         file = Location.of(where)
+        content = file.read_bytes()
+        header = _header(where, content)
         rows = read_table(file, (_ID,))
         if not rows:
             raise DataError(f"{where} has a header line and no records")
-        columns = [name for name in rows[0] if name not in (_ID, _SOURCE, _SPLIT)]
+        columns = [name for name in header if name not in (_ID, _SOURCE, _SPLIT)]
         taken = [name for name in columns if name in INDEX_COLUMNS and name != "age"]
         if taken:
             raise DataError(
@@ -78,13 +82,13 @@ class OwnLabels:
                 f"{where} has {'a column without a name' if columns else 'no labels'}; beside {_ID} it needs a column "
                 "with a name for each label, which holds 1 or 0"
             )
-        table = pd.DataFrame({name: [(row[name] or "").strip() for row in rows] for name in rows[0]})
+        table = pd.DataFrame({name: [(row[name] or "").strip() for row in rows] for name in header})
         _check_ids(where, table)
         _check_splits(where, table)
         for name in columns:
             table[name] = _numbers(where, table, name)
         task = _task(where, table, columns)
-        return cls(where, task, table, hashlib.sha256(file.read_bytes()).hexdigest())
+        return cls(where, task, table, hashlib.sha256(content).hexdigest())
 
     @property
     def has_split(self) -> bool:
@@ -185,6 +189,21 @@ def _hidden(where: str, table: pd.DataFrame, index: pd.DataFrame, corpus: Corpus
         )
     sources = table[_SOURCE] if _SOURCE in table.columns else pd.Series(datasets[0], index=table.index)
     return pd.Series([keyed_record_id(hasher, *pair) for pair in zip(sources, table[_ID], strict=True)])
+
+
+def _header(where: str, content: bytes) -> list[str]:
+    """The names of the columns, each once."""
+    line = content.removeprefix(codecs.BOM_UTF8).partition(b"\n")[0].decode(errors="replace")
+    header = next(csv.reader([line.rstrip("\r")]), [])
+    if _ID not in header:
+        raise DataError(f"{where} has no column {_ID}, but {line[:80]!r}; separate columns by commas")
+    twice = [name for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise DataError(f"{where} has the column {twice[0]} twice; rename one of them or take it out")
+    padded = [name for name in header if name != name.strip()]
+    if padded:
+        raise DataError(f"{where}: the name of column {padded[0]!r} has spaces around it; take them out")
+    return header
 
 
 def _task(where: str, table: pd.DataFrame, columns: Sequence[str]) -> Task:

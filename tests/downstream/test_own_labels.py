@@ -50,6 +50,15 @@ def test_columns_of_ones_and_zeros_are_labels(tmp_path: Path) -> None:
     assert notes == ()
 
 
+def test_a_table_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
+    path = tmp_path / "mine.csv"
+    path.write_bytes("\ufeffrecord_id,Linksschenkelblock (kompl.),größer\r\nr2,1,0\r\nr0,0,1\r\n".encode())
+    own, index, _ = joined(str(path), corpus(tmp_path / "c"))
+    assert isinstance(own.task, MultilabelTask)
+    assert list(own.task.labels) == ["Linksschenkelblock (kompl.)", "größer"]
+    assert own.task.truth(index)[taking_part(index, own.task)].tolist() == [[False, True], [True, False]]
+
+
 def test_one_column_of_other_numbers_is_predicted_as_a_number(tmp_path: Path) -> None:
     where = table(tmp_path, "record_id,lvef\nr2,55.5\nr0,30\n")
     own, index, notes = joined(where, corpus(tmp_path / "c"))
@@ -88,7 +97,11 @@ def test_without_a_split_whole_patients_are_drawn_by_chance(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("id,A\nr1,1\n", "lacks the columns record_id"),
+        ("id,A\nr1,1\n", "has no column record_id, but 'id,A'; separate columns by commas"),
+        ("record_id;A\nr1;1\n", "has no column record_id, but 'record_id;A'; separate columns by commas"),
+        ("", "has no column record_id, but ''"),
+        ("record_id,A,A\nr1,1,0\n", "has the column A twice; rename one of them"),
+        ("record_id, A\nr1,1\n", "the name of column ' A' has spaces around it"),
         ("record_id,A\n", "has a header line and no records"),
         ("record_id\nr1\n", "has no labels; beside record_id it needs a column"),
         ("record_id,,A\nr1,1,1\n", "has a column without a name"),
