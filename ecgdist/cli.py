@@ -250,7 +250,12 @@ def pretrain(
 @_reported
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
-    task: Annotated[str, typer.Option(help="Name of a task, or the path of a .yaml file.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Name of a task, the path of a .yaml file, or of a .csv file with labels of your own."
+        ),
+    ],
     corpus: Annotated[str, typer.Option(help="Corpus with the labels, local or s3://.")],
     mode: Annotated[str, typer.Option(help="linear: a probe on frozen features.")] = "linear",
     out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
@@ -272,7 +277,9 @@ def evaluate(
     if as_json:
         print(evaluation.model_dump_json(indent=1))
         return
-    out_console.print(evaluation.to_table())
+    for table in evaluation.tables():
+        out_console.print(table)
+    _say(f"again: {evaluation.provenance.command}")
     if out is not None:
         _say(f"figures written to {out}")
 

@@ -14,10 +14,18 @@ from rich.console import Console
 from ecgdist.config import build, merged
 from ecgdist.corpus import Corpus
 from ecgdist.downstream.comparison import Candidate, Comparison, Training, compare_arms
-from ecgdist.downstream.evaluate import ProbeConfig, Setup, check_leak, check_signals, features, on_device
+from ecgdist.downstream.evaluate import (
+    ProbeConfig,
+    Setup,
+    check_leak,
+    check_signals,
+    check_task,
+    features,
+    on_device,
+)
 from ecgdist.downstream.evaluation import Features
 from ecgdist.downstream.retrieval import retrieve
-from ecgdist.downstream.tasks import patients_of
+from ecgdist.downstream.tasks import MultilabelTask, patients_of
 from ecgdist.errors import ConfigError
 from ecgdist.modelfolder import Model, load
 from ecgdist.pretraining.config import PretrainConfig
@@ -99,6 +107,8 @@ def compare(config: CompareConfig, console: Console) -> Comparison:
     Raises:
         EcgdistError: whatever a run or the evaluation meets.
     """
+    if not issubclass(check_task(config.task), MultilabelTask):
+        raise ConfigError(f"task {config.task} predicts a number; a comparison needs a task with labels")
     runs = {(arm, seed): config.run(arm, seed) for arm in config.arms for seed in config.seeds}
     first = next(iter(runs.values()))
     with ray_session(num_cpus=local_cpus(first)):
@@ -126,7 +136,14 @@ def _judge(config: CompareConfig, runs: Mapping[tuple[str, int], PretrainConfig]
     training = {arm: _training([runs[arm, seed] for seed in config.seeds]) for arm in config.arms}
     candidates = _candidates(config, runs, setup)
     return compare_arms(
-        setup, candidates, objectives, training, config.pretrain, config.resamples, config.seed
+        setup,
+        candidates,
+        objectives,
+        training,
+        config.pretrain,
+        config.resamples,
+        config.seed,
+        config.specificity,
     )
 
 

@@ -57,7 +57,8 @@ def demo(config: DemoConfig, console: Console) -> Evaluation:
         EvaluateConfig(model=str(run.model), corpus=str(out / "corpus"), task="ptbxl-super"),
     )
     (run.run / EVALUATION).write_bytes(evaluation.model_dump_json(indent=1).encode())
-    console.print(evaluation.to_table())
+    for table in evaluation.tables():
+        console.print(table)
     console.rule("4 report")
     console.print(f"open {report_run(run.run)}", highlight=False, soft_wrap=True)
     return evaluation

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from ecgdist.cli import app
-from ecgdist.compare import SCRATCH, CompareConfig
+from ecgdist.compare import SCRATCH, CompareConfig, compare
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.errors import ConfigError
@@ -54,6 +55,13 @@ def test_the_arms_differ_in_nothing_but_their_weights() -> None:
 def test_a_comparison_that_means_nothing_is_refused(values: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         build(CompareConfig, CONFIG | values)
+
+
+def test_a_task_without_labels_is_refused_before_anything_is_trained() -> None:
+    with pytest.raises(
+        ConfigError, match="task ptbxl-age predicts a number; a comparison needs a task with labels"
+    ):
+        compare(build(CompareConfig, CONFIG | {"task": "ptbxl-age"}), Console())
 
 
 @pytest.mark.ray

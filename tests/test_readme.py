@@ -15,6 +15,8 @@ import yaml
 
 from ecgdist.compare import CompareConfig
 from ecgdist.config import build
+from ecgdist.downstream.own_labels import OwnLabels
+from ecgdist.downstream.tasks import MultilabelTask, load_task, task_names
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.config import PretrainConfig
 
@@ -77,6 +79,32 @@ def test_the_comparison_is_valid_and_its_defaults_are_the_defaults() -> None:
     default = build(CompareConfig, {"out": "comparison", "task": "ptbxl-super", "pretrain": config.pretrain})
     assert config.seeds == default.seeds
     assert dict(list(config.arms.items())[:3]) == default.arms
+
+
+def test_the_tasks_are_those_that_ship_with_their_numbers_of_labels() -> None:
+    section = README.read_text().partition("## Evaluate")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:3] for line in section.splitlines() if line.startswith("| `")]
+    named: dict[str, int | None] = {}
+    for names, labels in rows:
+        shown = re.findall(r"`([^`]+)`", names)
+        full = [name if not name.startswith("-") else f"ptbxl{name}" for name in shown]
+        counts = [int(count) for count in re.findall(r"\b\d+\b", labels)][: len(full)]
+        words = {"nine": 9, "six": 6}
+        counts = counts or [words[word] for word in words if word in labels]
+        named |= dict(zip(full, counts or [None] * len(full), strict=False))
+    shipped = {name: load_task(name) for name in task_names()}
+    assert set(named) - {"TASK", "FILE.yaml", "FILE.csv"} == set(shipped)
+    for name, task in shipped.items():
+        if isinstance(task, MultilabelTask):
+            assert named[name] == len(task.labels), name
+
+
+def test_the_table_of_labels_is_one(tmp_path: Path) -> None:
+    (text,) = blocks("csv")
+    (tmp_path / "own.csv").write_text(text)
+    task = OwnLabels.read(str(tmp_path / "own.csv")).task
+    assert isinstance(task, MultilabelTask)
+    assert list(task.labels) == ["AF", "LVH"]
 
 
 def test_the_tests_of_the_promises_exist() -> None:

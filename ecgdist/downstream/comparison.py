@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +11,21 @@ from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from ecgdist.downstream.evaluate import Setup
-from ecgdist.downstream.evaluation import SMALL_TEST_RECORDS, Features, SplitSize, probe, split_sizes
+from ecgdist.downstream.evaluation import SMALL_TEST_RECORDS, Features
+from ecgdist.downstream.judged import SplitSize, split_sizes
+from ecgdist.downstream.label_judge import LabelJudge, probe
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
     FEW_POSITIVES,
     Bootstrap,
     Macro,
-    bootstrap,
     macro,
     mean_of,
-    paired_difference,
-    summarise,
 )
+from ecgdist.downstream.pairs import PAIR_COLUMNS, Difference, all_differences, p_note, too_few_resamples
 from ecgdist.downstream.retrieval import Retrieval
-from ecgdist.downstream.tasks import patients_of, targets
+from ecgdist.downstream.scores import SPECIFICITY
+from ecgdist.downstream.tasks import MultilabelTask
 from ecgdist.errors import DataError
 
 
@@ -83,27 +83,6 @@ class ArmResult(BaseModel):
     training: Training | None
 
 
-class Difference(BaseModel):
-    """Macro means of one arm minus those of another, paired by resample."""
-
-    model_config = ConfigDict(frozen=True)
-
-    arm: str
-    other: str
-    macro: Macro
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval of the AUROC's difference leaves out zero."""
-        auroc = self.macro.auroc
-        return auroc.low > 0 or auroc.high < 0
-
-    def cells(self) -> tuple[str, str, str]:
-        """Which arms, the difference of their macro AUROC, and what it means."""
-        note = "clear of zero" if self.is_clear else "the interval holds zero"
-        return f"{self.arm} - {self.other}", str(self.macro.auroc), note
-
-
 class Comparison(BaseModel):
     """Arms beside each other, and all that is needed to trust or repeat their figures."""
 
@@ -143,11 +122,11 @@ class Comparison(BaseModel):
             arms.add_row(*row)
         pairs = Table(
             title="differences of macro AUROC, paired",
-            caption=f"{len(self.differences)} pairs: the more there are, the likelier one is clear of zero by chance.",
+            caption=p_note(len(self.differences)),
+            caption_justify="left",
         )
-        pairs.add_column("")
-        pairs.add_column("difference", justify="right")
-        pairs.add_column("")
+        for column in PAIR_COLUMNS:
+            pairs.add_column(column, justify="right" if column else "left")
         for pair in self.differences:
             pairs.add_row(*pair.cells())
         return [arms, pairs]
@@ -160,7 +139,8 @@ class Comparison(BaseModel):
             f"Means over seeds. {self.method}.",
             _markdown(COLUMNS, self.rows()),
             "Differences of macro AUROC, paired:",
-            _markdown(("arms", "difference", ""), [pair.cells() for pair in self.differences]),
+            _markdown(PAIR_COLUMNS, [pair.cells() for pair in self.differences]),
+            p_note(len(self.differences)),
             *(f"* {warning}" for warning in self.warnings),
         ]
         return "\n\n".join(lines) + "\n"
@@ -177,6 +157,7 @@ def compare_arms(
     pretraining: dict[str, Any],
     resamples: int = 1000,
     seed: int = 0,
+    specificity: float = SPECIFICITY,
 ) -> Comparison:
     """Probe every candidate, and compare the arms.
 
@@ -189,12 +170,13 @@ def compare_arms(
         pretraining: the configuration that all arms share.
         resamples: of the bootstrap.
         seed: of the bootstrap.
+        specificity: on validation, at which sensitivity is reported.
 
     Raises:
         DataError: if a label cannot be fitted or judged.
     """
     splits = setup.splits
-    judged = _judge(setup, candidates, objectives, resamples, seed)
+    judged = _judge(setup, candidates, objectives, resamples, seed, specificity)
     missing = [arm for arm, encoders in judged.arms.items() if not encoders]
     if missing:
         raise DataError(f"no encoder of {', '.join(missing)} was given")
@@ -203,6 +185,7 @@ def compare_arms(
     everyone = [one for encoders in judged.arms.values() for one, _ in encoders]
     said = dict.fromkeys([*setup.open_questions, *(text for one in everyone for text in one.warnings)])
     counts = split_sizes(setup.index, splits)
+    differences = all_differences(list(objectives), means, fitted, among)
     return Comparison(
         task=setup.task.name,
         title=setup.task.title,
@@ -214,11 +197,12 @@ def compare_arms(
         method=f"{resamples} resamples: {BOOTSTRAP_METHOD}",
         retrieval_batch=next((one.retrieval.batch for one in everyone if one.retrieval), None),
         arms=tuple(_arm(arm, objectives[arm], judged, means[arm], training.get(arm)) for arm in objectives),
-        differences=tuple(
-            Difference(arm=arm, other=other, macro=paired_difference(means[arm], means[other], fitted, among))
-            for other, arm in itertools.combinations(objectives, 2)
+        differences=differences,
+        warnings=(
+            *said,
+            *_warnings(counts["test"], splits.note, splits.official, judged.few),
+            *too_few_resamples(len(differences), resamples),
         ),
-        warnings=(*said, *_warnings(counts["test"], splits.note, splits.official, judged.few)),
     )
 
 
@@ -238,27 +222,29 @@ def _judge(
     arms: Iterable[str],
     resamples: int,
     seed: int,
+    specificity: float,
 ) -> _Judged:
     """Probe every candidate on the same test patients."""
-    truth = targets(setup.index, setup.task)[0]
-    labels = tuple(setup.task.labels)
-    test = setup.splits.rows("test")
-    groups = patients_of(setup.index)[test].tolist()
+    assert isinstance(setup.task, MultilabelTask), "only tasks with labels are compared"
+    truth, labels = setup.task.truth(setup.index), tuple(setup.task.labels)
     found: dict[str, list[tuple[Candidate, Bootstrap]]] = {arm: [] for arm in arms}
-    fitted: tuple[str, ...] = ()
+    judge: LabelJudge | None = None
     few: tuple[str, ...] = ()
     among: tuple[str, ...] = ()
     for candidate, features in candidates:
         result = probe(features, truth, setup.splits, labels)
-        # Which labels can be fitted and judged depends on the truth alone, so all probes have the same ones.
-        fitted = result.labels
-        tested = truth[test][:, [labels.index(label) for label in fitted]]
-        boot = bootstrap(tested, result.test, result.thresholds, groups, resamples, seed)
+        if judge is None:
+            # Which labels can be fitted and judged depends on the truth alone, so all probes have the same ones.
+            kept = truth[:, [labels.index(label) for label in result.labels]]
+            judge = LabelJudge.of(
+                setup.index, setup.splits, kept, result.labels, resamples, seed, specificity
+            )
+        boot, thresholds = judge.bootstrap(result.validation, result.test)
         if not among:
-            metrics = summarise(boot, tested, result.thresholds, fitted)
+            metrics = judge.summarise(boot, thresholds)
             among, few = metrics.macro.labels, metrics.few
         found[candidate.arm].append((candidate, boot))
-    return _Judged(found, fitted, among, few)
+    return _Judged(found, judge.labels if judge else (), among, few)
 
 
 def _arm(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+import shlex
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 import numpy as np
@@ -16,17 +19,21 @@ from ecgdist.config import Config
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.duplicates import Duplicates, find_duplicates
 from ecgdist.corpus.splits import OnConflict, SeededSplit
-from ecgdist.downstream.evaluation import Evaluation, Provenance, compare
+from ecgdist.downstream.assign import Splits, assign_splits, refuse_leak
+from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
+from ecgdist.downstream.label_evaluation import compare_labels
+from ecgdist.downstream.number_evaluation import compare_numbers
+from ecgdist.downstream.own_labels import OwnLabels
+from ecgdist.downstream.scores import SPECIFICITY
 from ecgdist.downstream.seen import check_tested
 from ecgdist.downstream.tasks import (
     INDEX_COLUMNS,
     Folds,
-    Splits,
+    MultilabelTask,
+    RegressionTask,
     Task,
-    assign_splits,
     load_task,
-    refuse_leak,
-    targets,
+    taking_part,
 )
 from ecgdist.errors import DataError
 from ecgdist.modelfolder import Model, load
@@ -37,9 +44,9 @@ class ProbeConfig(Config):
     """How models are judged, whichever they are."""
 
     task: str
-    """Name of a shipped task, or the path of a .yaml file."""
+    """Name of a shipped task, the path of a .yaml file, or that of a .csv file with labels of your own."""
     mode: Literal["linear"] = "linear"
-    """`linear`: a logistic regression per label on frozen features."""
+    """`linear`: a logistic regression per label on frozen features, or a ridge regression of a number."""
     folds: Folds | None = None
     """Folds to use instead of the official ones."""
     seeded: SeededSplit | None = None
@@ -48,6 +55,8 @@ class ProbeConfig(Config):
     """What to do about a patient or waveform in two splits; `drop` takes its rows out of the earlier one."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples of the confidence intervals."""
+    specificity: float = Field(default=SPECIFICITY, gt=0, lt=1)
+    """At which sensitivity is reported: the threshold that has it on validation."""
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap and of the untrained encoder."""
     batch_rows: int = Field(default=64, ge=1)
@@ -70,6 +79,27 @@ class EvaluateConfig(ProbeConfig):
     corpus: str
     """Corpus with the labels, local or s3://."""
 
+    @property
+    def command(self) -> str:
+        """The command that evaluates the same again."""
+        words = [
+            "ecgdist",
+            "evaluate",
+            self.model,
+            "--task",
+            self.task,
+            "--corpus",
+            self.corpus,
+            "--mode",
+            self.mode,
+        ]
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if name not in ("model", "task", "corpus", "mode") and value != field.default:
+                shown = value.model_dump(mode="json") if isinstance(value, Config) else value
+                words += ["--set", f"{name}={json.dumps(shown)}"]
+        return shlex.join(words)
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -80,7 +110,8 @@ class Setup:
         index: of the corpus, a row for each of its rows.
         task: what to predict.
         splits: who is in which split.
-        open_questions: what could not be answered about copies in two splits, in sentences.
+        open_questions: what must be said of labels, and could not be answered about copies in two splits.
+        task_digest: SHA-256 of the definition of the task, and of the table of labels where it has one.
     """
 
     corpus: Corpus
@@ -88,6 +119,7 @@ class Setup:
     task: Task
     splits: Splits
     open_questions: tuple[str, ...]
+    task_digest: str
 
     @classmethod
     def of(cls, config: ProbeConfig, corpus: Corpus) -> Setup:
@@ -97,10 +129,17 @@ class Setup:
             ConfigError: for an unknown task or folds.
             DataError: if the corpus does not serve the task, or a patient or waveform is in two splits.
         """
-        task, index = load_task(config.task), index_table(corpus)
-        same = find_duplicates(corpus, targets(index, task)[1])
+        own, index = _own_labels(config.task), index_table(corpus)
+        task = own.task if own else load_task(config.task)
+        notes: tuple[str, ...] = ()
+        if own:
+            index, notes = own.join(index, corpus)
+        same = find_duplicates(corpus, taking_part(index, task))
         splits = assign_splits(index, task, config.seeded or config.folds, same.pairs, config.on_conflict)
-        return cls(corpus, index, task, splits, tuple(_open_questions(same)))
+        if own and own.has_split and splits.official:
+            splits = replace(splits, note=f"split named in {own.where}")
+        digest = hashlib.sha256(f"{task.model_dump_json()}{own.sha256 if own else ''}".encode()).hexdigest()
+        return cls(corpus, index, task, splits, (*notes, *_open_questions(same)), digest)
 
     @property
     def rows(self) -> npt.NDArray[np.int64]:
@@ -116,25 +155,53 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         DataError: if the model or corpus cannot be used together, or test patients were in pretraining.
         StorageError: if something cannot be read.
     """
-    load_task(config.task)  # before anything is read
+    check_task(config.task)  # before anything is read
     model, corpus = on_device(load(config.model)), Corpus(config.corpus)
     check_signals(model, corpus)
     setup = Setup.of(config, corpus)
     warnings = (*check_leak(config, model, config.model, setup), *setup.open_questions)
     untrained = on_device(model.untrained(config.seed))
-    evaluation = compare(
-        setup.index,
-        setup.task,
-        setup.splits,
+    provenance = Provenance(
+        corpus_id=corpus.corpus_id,
+        model_hash=model.model_hash,
+        task_digest=setup.task_digest,
+        seeds={"untrained encoder": config.seed},
+        versions=versions(),
+        command=config.command,
+    )
+    evaluation = _compared(
+        config,
+        setup,
         features(model, corpus, setup.rows, config.batch_rows),
         features(untrained, corpus, setup.rows, config.batch_rows),
-        Provenance(
-            corpus_id=corpus.corpus_id, model_hash=model.model_hash, seeds={"untrained encoder": config.seed}
-        ),
-        resamples=config.resamples,
-        seed=config.seed,
+        provenance,
     )
     return evaluation.model_copy(update={"warnings": (*warnings, *evaluation.warnings)})
+
+
+def check_task(name: str) -> type[Task]:
+    """The kind of a task, which exists.
+
+    Raises:
+        ConfigError, DataError: if it does not, or is not whole.
+    """
+    own = _own_labels(name)
+    return type(own.task if own else load_task(name))
+
+
+def _compared(
+    config: EvaluateConfig, setup: Setup, ours: Features, other: Features, provenance: Provenance
+) -> Evaluation:
+    """The pretrained encoder's features beside the untrained one's."""
+    task, index, splits, drawn = setup.task, setup.index, setup.splits, (config.resamples, config.seed)
+    if isinstance(task, MultilabelTask):
+        return compare_labels(index, task, splits, ours, other, provenance, *drawn, config.specificity)
+    assert isinstance(task, RegressionTask), "there are two kinds of tasks"
+    return compare_numbers(index, task, splits, ours, other, provenance, *drawn)
+
+
+def _own_labels(name: str) -> OwnLabels | None:
+    return OwnLabels.read(name) if name.endswith(".csv") else None
 
 
 def on_device(model: Model) -> Model:

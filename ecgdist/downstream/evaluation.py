@@ -1,4 +1,4 @@
-"""An evaluation: the probe on a pretrained encoder beside the same probe on an untrained one, with its proof.
+"""An evaluation: figures of one model on one task, with the proof that every kind of task shares.
 
 A random encoder is a strong control: on many tasks its features come close to pretrained ones, so the number
 that matters is the difference, on the same test patients and the same resamples of them.
@@ -6,87 +6,74 @@ that matters is the difference, on the same test patients and the same resamples
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import platform
+from importlib.metadata import version
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
-from ecgdist.corpus.splits import SPLITS
-from ecgdist.downstream.metrics import (
-    BOOTSTRAP_METHOD,
-    FEW_POSITIVES,
-    Bootstrap,
-    Figure,
-    LabelFigures,
-    Macro,
-    Metrics,
-    bootstrap,
-    paired_difference,
-    summarise,
-)
-from ecgdist.downstream.probe import ProbeResult, linear_probe
-from ecgdist.downstream.scores import METRICS, BoolArray
-from ecgdist.downstream.tasks import Splits, Task, patients_of, targets
+from ecgdist.downstream.assign import Splits
+from ecgdist.downstream.judged import SplitSize
+from ecgdist.downstream.subgroups import Support
 
+SCHEMA_VERSION: Literal[1] = 1
+"""Of the JSON document of an evaluation; another one for every change that a reader could stumble over."""
 SMALL_TEST_RECORDS = 500
+
+_PACKAGES = ("ecgdist", "torch", "numpy", "scipy", "scikit-learn")
 
 Features = npt.NDArray[np.floating]
 
 
 class Provenance(BaseModel):
-    """What a figure was made from."""
+    """What figures were made from, and how to make them again.
+
+    Attributes:
+        corpus_id: of the corpus with the labels.
+        model_hash: of the model.
+        task_digest: SHA-256 of the definition of the task, and of the table of labels where it has one.
+        seeds: by what they seed.
+        versions: of the software, by name.
+        command: what was run; run again, it gives the same figures (on CPU, with these versions).
+    """
 
     model_config = ConfigDict(frozen=True)
 
     corpus_id: str
     model_hash: str
+    task_digest: str
     seeds: dict[str, int]
-
-
-class SplitSize(BaseModel):
-    """How much data one split holds."""
-
-    model_config = ConfigDict(frozen=True)
-
-    records: int
-    patients: int
-
-
-class Arm(BaseModel):
-    """The probe on one encoder's features."""
-
-    model_config = ConfigDict(frozen=True)
-
-    metrics: Metrics
-    inverse_regularisation: float
-    validation_auroc: float
+    versions: dict[str, str]
+    command: str
 
 
 class Evaluation(BaseModel):
-    """The figures of one model on one task, and all that is needed to trust or repeat them.
+    """What evaluations of all kinds of tasks say; `kind` tells them apart.
 
     Attributes:
+        schema_version: of this document.
+        kind: of the task.
         task: name of the task.
         title: what the task is.
         mode: ``"linear"``.
         counts: records and patients of each split.
         excluded: rows of the index that take no part, by reason.
-        split_note: which folds were used.
+        split_note: which split was used.
         split_digest: SHA-256 of who is in which split.
-        provenance: corpus, model and seeds.
+        provenance: corpus, model, seeds, versions and command.
         method: how the intervals were made.
-        pretrained: the probe on the pretrained encoder.
-        random_encoder: the same probe on an encoder with untrained weights.
-        difference: pretrained minus random encoder, paired, over all labels that have figures.
-        difference_common: the same over labels with at least `FEW_POSITIVES` test positives, if any.
+        p_value: two-sided, of "pretrained and random encoder are equally good", by the first metric.
+        small_subgroups: subgroups of the test records that are too small for figures.
         warnings: sentences that a reader must see beside the figures.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
+    schema_version: Literal[1] = SCHEMA_VERSION
+    kind: str
     task: str
     title: str
     mode: str
@@ -96,138 +83,32 @@ class Evaluation(BaseModel):
     split_digest: str
     provenance: Provenance
     method: str
-    pretrained: Arm
-    random_encoder: Arm
-    difference: Macro
-    difference_common: Macro | None
+    p_value: float
+    small_subgroups: tuple[Support, ...]
     warnings: tuple[str, ...]
 
-    def pairs(self) -> list[tuple[LabelFigures, LabelFigures]]:
-        """The figures of each label: pretrained, random encoder."""
-        return list(zip(self.pretrained.metrics.labels, self.random_encoder.metrics.labels, strict=True))
-
-    def macro_rows(self) -> list[tuple[str, tuple[Figure, Figure, Figure]]]:
-        """Name, and pretrained, random encoder and difference, of each macro mean.
-
-        The means without the labels with few positives are among them if there are such labels.
-        """
-        ours, other = self.pretrained.metrics, self.random_encoder.metrics
-        kinds = [("", ours.macro, other.macro, self.difference)]
-        if ours.few and ours.macro_common and other.macro_common and self.difference_common:
-            note = f", {len(ours.macro_common.labels)} labels with {FEW_POSITIVES} or more positives"
-            kinds.append((note, ours.macro_common, other.macro_common, self.difference_common))
-        return [
-            (f"macro {name.upper()}{note}", (getattr(a, name), getattr(b, name), getattr(c, name)))
-            for note, a, b, c in kinds
-            for name in METRICS
-        ]
-
-    def to_table(self) -> Table:
-        """The figures as a table for the console."""
+    @property
+    def headline(self) -> str:
+        """What is shown above the figures."""
         size = self.counts["test"]
-        table = Table(
-            title=f"{self.title}, linear probe: {size.records} test records of {size.patients} patients",
-            caption="\n".join((self.method, *self.warnings)),
-            caption_justify="left",
-        )
-        table.add_column("")
-        table.add_column("test positives", justify="right")
-        for column in ("pretrained", "random encoder", "difference"):
-            table.add_column(column, justify="right")
-        for name, macros in self.macro_rows():
-            table.add_row(name, "", *map(str, macros))
-        for few in (False, True):
-            table.add_section()
-            for ours, other in self.pairs():
-                if (ours.label in self.pretrained.metrics.few) == few:
-                    difference = f"{ours.auroc.value - other.auroc.value:+.3f}"
-                    cells = (str(ours.positives), str(ours.auroc), str(other.auroc), difference)
-                    table.add_row(f"{ours.label} AUROC{' (few positives)' if few else ''}", *cells)
-        return table
+        return f"{self.title}, linear probe: {size.records} test records of {size.patients} patients"
+
+    def tables(self) -> list[Table]:
+        """The figures as tables for the console."""
+        raise NotImplementedError
+
+    def sentences(self) -> list[str]:
+        """The figures that matter, in words."""
+        raise NotImplementedError
 
 
-def compare(
-    index: pd.DataFrame,
-    task: Task,
-    splits: Splits,
-    pretrained: Features,
-    random_encoder: Features,
-    provenance: Provenance,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Evaluation:
-    """Probe two encoders on the same records.
-
-    Args:
-        index: the index of the corpus, ``n`` rows.
-        task: what to predict.
-        splits: from `assign_splits` of the same index and task.
-        pretrained: ``(n, dim)`` features of every row; those of rows without a split are not read.
-        random_encoder: ``(n, dim)`` features by an encoder with untrained weights.
-        provenance: what the features were made from.
-        resamples: bootstrap resamples.
-        seed: seed of the bootstrap.
-
-    Raises:
-        DataError: if a label cannot be fitted or judged; see `linear_probe` and `summarise`.
-    """
-    truth = targets(index, task)[0]
-    labels = tuple(task.labels)
-    probes = [probe(features, truth, splits, labels) for features in (pretrained, random_encoder)]
-    # Which labels can be fitted depends on the truth alone, so both probes have the same ones.
-    fitted = probes[0].labels
-    test = splits.rows("test")
-    judged = truth[test][:, [labels.index(label) for label in fitted]]
-    groups = patients_of(index)[test].tolist()
-    ours, other = (bootstrap(judged, p.test, p.thresholds, groups, resamples, seed) for p in probes)
-    arms = [_arm(found, boot, judged) for found, boot in zip(probes, (ours, other), strict=True)]
-    metrics = arms[0].metrics
-    common = metrics.macro_common
-    counts = split_sizes(index, splits)
-    return Evaluation(
-        task=task.name,
-        title=task.title,
-        mode="linear",
-        counts=counts,
-        excluded=splits.excluded,
-        split_note=splits.note,
-        split_digest=splits.digest,
-        provenance=provenance.model_copy(update={"seeds": provenance.seeds | {"bootstrap": seed}}),
-        method=f"{resamples} resamples: {BOOTSTRAP_METHOD}",
-        pretrained=arms[0],
-        random_encoder=arms[1],
-        difference=paired_difference(ours, other, fitted, metrics.macro.labels),
-        difference_common=paired_difference(ours, other, fitted, common.labels) if common else None,
-        warnings=_warnings(splits, counts["test"], probes[0].left_out, metrics),
-    )
+def versions() -> dict[str, str]:
+    """Of the software that figures depend on."""
+    return {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()}
 
 
-def probe(features: Features, truth: BoolArray, splits: Splits, labels: Sequence[str]) -> ProbeResult:
-    """The linear probe on ``(n, dim)`` features and ``(n, labels)`` truth of every row of an index."""
-    train, validation, test = map(splits.rows, SPLITS)
-    return linear_probe(
-        features[train], truth[train], features[validation], truth[validation], features[test], labels
-    )
-
-
-def split_sizes(index: pd.DataFrame, splits: Splits) -> dict[str, SplitSize]:
-    """How much data each split holds."""
-    return {split: _size(index[splits.rows(split)]) for split in SPLITS}
-
-
-def _arm(found: ProbeResult, boot: Bootstrap, truth: BoolArray) -> Arm:
-    return Arm(
-        metrics=summarise(boot, truth, found.thresholds, found.labels),
-        inverse_regularisation=found.inverse_regularisation,
-        validation_auroc=found.validation_auroc,
-    )
-
-
-def _size(rows: pd.DataFrame) -> SplitSize:
-    return SplitSize(records=rows["record_id"].nunique(), patients=patients_of(rows).nunique())
-
-
-def _warnings(splits: Splits, test: SplitSize, left_out: dict[str, str], metrics: Metrics) -> tuple[str, ...]:
+def common_warnings(splits: Splits, test: SplitSize) -> list[str]:
+    """What must be said whatever the task is."""
     found = []
     if test.records < SMALL_TEST_RECORDS:
         found.append(
@@ -236,14 +117,14 @@ def _warnings(splits: Splits, test: SplitSize, left_out: dict[str, str], metrics
         )
     if not splits.official:
         found.append(splits.note)
-    found.extend(f"label {label} is left out: {reason}" for label, reason in left_out.items())
-    if metrics.one_class:
-        found.append(f"no figures for {', '.join(metrics.one_class)}: all test records are alike in them")
-    if metrics.few:
-        found.append(f"fewer than {FEW_POSITIVES} test positives: {', '.join(metrics.few)}")
-    if metrics.incomplete_resamples:
-        found.append(
-            f"{metrics.incomplete_resamples} of {metrics.resamples} resamples lack positives or negatives of "
-            "a label, which is left out of their macro mean"
-        )
-    return tuple(found)
+    return found
+
+
+def no_subgroups(small: tuple[Support, ...]) -> str:
+    """Says that there are no figures by subgroup."""
+    return f"no figures by subgroup, all are too small: {', '.join(map(str, small))}"
+
+
+def small_note(small: tuple[Support, ...]) -> str:
+    """Names the subgroups without figures; empty if there are none."""
+    return f"too small for figures: {', '.join(map(str, small))}" if small else ""

@@ -1,12 +1,6 @@
-"""Macro and per-label figures of a multilabel predictor, with bootstrap intervals.
+"""Macro and per-label figures of a multilabel predictor, with bootstrap intervals, from plain arrays.
 
-The resampled unit is the patient, not the row: rows of one patient resemble each other, and resampling rows
-as if they did not gives intervals that are too narrow (cluster bootstrap; Davison and Hinkley, Bootstrap
-Methods and their Application, 1997, chapter 3). One resample draws as many patients as the test set has, with
-replacement, and weighs every row by how often its patient was drawn. Two predictors are compared on the same
-resamples.
-
-A label without positives or without negatives in a resample has no AUROC there and is left out of that
+A label without positives or without negatives in a resample has no figures there and is left out of that
 resample's macro mean. Labels with fewer than `FEW_POSITIVES` test positives count in the macro mean over all
 labels; a second macro mean leaves them out.
 """
@@ -17,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict
 
-from ecgdist.downstream.scores import METRICS, BoolArray, FloatArray, label_figures, ratio
+from ecgdist.downstream.bootstrap import Figure, Resamples, figure, p_value
+from ecgdist.downstream.scores import METRICS, BoolArray, FloatArray, Thresholds, label_figures, ratio
 from ecgdist.errors import DataError
 
 FEW_POSITIVES = 10
@@ -28,47 +22,46 @@ BOOTSTRAP_METHOD = (
     "95 % percentile interval of a bootstrap over test patients; a label that lacks positives or negatives "
     "in a resample is left out of that resample's macro mean"
 )
-_TAIL = 0.025
-# Resamples are worked through in blocks of about this many numbers, 32 MB each.
-_BLOCK = 4_000_000
 
 
-class Figure(BaseModel):
-    """One number with its 95 % interval."""
+class Figures(BaseModel):
+    """The metrics of a label, or of a mean over labels, or differences of such.
 
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-
-class Macro(BaseModel):
-    """Unweighted means over labels, or differences of such means."""
+    Attributes:
+        auroc: area under the ROC curve, ties counting half.
+        auprc: average precision.
+        f1: at the threshold with the highest F1 on validation.
+        sensitivity: at the threshold with the wanted specificity on validation.
+        specificity: at that threshold, which on test need not be the wanted one.
+        ece: expected calibration error.
+        brier: Brier score.
+    """
 
     model_config = ConfigDict(frozen=True)
 
-    labels: tuple[str, ...]
     auroc: Figure
     auprc: Figure
     f1: Figure
+    sensitivity: Figure
+    specificity: Figure
+    ece: Figure
+    brier: Figure
 
 
-class LabelFigures(BaseModel):
-    """One label of one predictor. F1 is at `threshold`, which was chosen on the validation split."""
+class Macro(Figures):
+    """Unweighted means over labels, or differences of such means."""
 
-    model_config = ConfigDict(frozen=True)
+    labels: tuple[str, ...]
+
+
+class LabelFigures(Figures):
+    """One label of one predictor, and the two thresholds, which were chosen on the validation split."""
 
     label: str
     positives: int
     negatives: int
-    threshold: float
-    auroc: Figure
-    auprc: Figure
-    f1: Figure
+    f1_threshold: float
+    specificity_threshold: float
 
 
 class Metrics(BaseModel):
@@ -100,8 +93,8 @@ class Bootstrap:
     """A predictor's figures on the test set and on resamples of it; NaN where a label has one class only.
 
     Attributes:
-        point: ``(labels, 3)`` in the order of `METRICS`.
-        samples: ``(resamples, labels, 3)``.
+        point: ``(labels, 7)`` in the order of `METRICS`.
+        samples: ``(resamples, labels, 7)``.
         draw: what the resamples were drawn from; predictors with equal `draw` saw the same resamples.
     """
 
@@ -110,37 +103,21 @@ class Bootstrap:
     draw: tuple[int, int, int]
 
 
-def bootstrap(
-    truth: BoolArray,
-    score: FloatArray,
-    thresholds: FloatArray,
-    patients: Sequence[str],
-    resamples: int = 1000,
-    seed: int = 0,
-) -> Bootstrap:
+def bootstrap(truth: BoolArray, score: FloatArray, thresholds: Thresholds, resamples: Resamples) -> Bootstrap:
     """Figures of a predictor on the test set and on resamples of its patients.
 
     Args:
         truth: ``(n, labels)``.
-        score: ``(n, labels)``, higher is more likely.
-        thresholds: ``(labels,)``; a label is predicted where its score is at least its threshold.
-        patients: the patient of each row.
-        resamples: how many resamples; resample r is a function of (seed, r) and the patients alone.
-        seed: seed of the draws.
+        score: ``(n, labels)`` probabilities.
+        thresholds: of the labels.
+        resamples: of the patients of the ``n`` records.
     """
-    draws, row_patient = _draw_patients(patients, resamples, seed)
-    block = max(1, _BLOCK // len(truth))
-    blocks = [
-        label_figures(
-            truth, score, thresholds, draws[start : start + block][:, row_patient].astype(np.float64)
-        )
-        for start in range(0, resamples, block)
-    ]
     point = label_figures(truth, score, thresholds, np.ones((1, len(truth))))[0]
-    return Bootstrap(point, np.concatenate(blocks), (draws.shape[1], resamples, seed))
+    samples = resamples.figures(lambda weights: label_figures(truth, score, thresholds, weights))
+    return Bootstrap(point, samples, resamples.identity)
 
 
-def summarise(result: Bootstrap, truth: BoolArray, thresholds: FloatArray, labels: Sequence[str]) -> Metrics:
+def summarise(result: Bootstrap, truth: BoolArray, thresholds: Thresholds, labels: Sequence[str]) -> Metrics:
     """The figures of one predictor with their intervals.
 
     Raises:
@@ -156,8 +133,9 @@ def summarise(result: Bootstrap, truth: BoolArray, thresholds: FloatArray, label
             label=labels[i],
             positives=int(positives[i]),
             negatives=int(len(truth) - positives[i]),
-            threshold=float(thresholds[i]),
-            **{name: _figure(result.point[i, m], result.samples[:, i, m]) for m, name in enumerate(METRICS)},
+            f1_threshold=float(thresholds.f1[i]),
+            specificity_threshold=float(thresholds.specificity[i]),
+            **_figures(result.point[i], result.samples[:, i]),
         )
         for i in np.flatnonzero(usable).tolist()
     )
@@ -193,8 +171,8 @@ def macro(result: Bootstrap, labels: Sequence[str], among: Sequence[str]) -> Mac
 
 def paired_difference(
     ours: Bootstrap, other: Bootstrap, labels: Sequence[str], among: Sequence[str]
-) -> Macro:
-    """`ours` minus `other`, both from `bootstrap` with the same truth, patients and draws.
+) -> tuple[Macro, float]:
+    """`ours` minus `other`, both from `bootstrap` with the same truth, patients and draws, and its p-value by AUROC.
 
     Both were weighed by the same resamples, so what makes a resample hard for both cancels in the difference.
 
@@ -206,38 +184,24 @@ def paired_difference(
     """
     assert ours.draw == other.draw, "the two predictors were not resampled alike"
     use = np.isin(labels, among)
-    return _macro(ours.point - other.point, ours.samples - other.samples, use, labels)
+    samples = ours.samples - other.samples
+    return _macro(ours.point - other.point, samples, use, labels), p_value(macro_means(samples, use)[:, 0])
 
 
-def _draw_patients(
-    patients: Sequence[str], resamples: int, seed: int
-) -> tuple[npt.NDArray[np.int16], npt.NDArray[np.intp]]:
-    """``(resamples, patients)`` how often each is drawn, and ``(n,)`` the patient number of each row."""
-    names, row_patient = np.unique(np.asarray(patients, dtype=np.str_), return_inverse=True)
-    count = len(names)
-    draws = np.empty((resamples, count), dtype=np.int16)
-    for resample in range(resamples):
-        drawn = np.random.default_rng([seed, resample]).integers(count, size=count)
-        draws[resample] = np.bincount(drawn, minlength=count)
-    return draws, row_patient
+def macro_means(samples: FloatArray, use: BoolArray) -> FloatArray:
+    """``(resamples, ...)`` means over chosen labels of ``(resamples, labels, ...)`` figures; NaN is left out."""
+    present = ~np.isnan(samples[:, use])
+    return ratio(np.where(present, samples[:, use], 0.0).sum(axis=1), present.sum(axis=1))
 
 
 def _macro(point: FloatArray, samples: FloatArray, use: BoolArray, labels: Sequence[str]) -> Macro:
-    present = ~np.isnan(samples[:, use])
-    means = ratio(np.where(present, samples[:, use], 0.0).sum(axis=1), present.sum(axis=1))
     values = point[use].mean(axis=0)
-    figures = {name: _figure(values[m], means[:, m]) for m, name in enumerate(METRICS)}
-    return Macro(labels=_named(labels, use), **figures)
+    return Macro(labels=_named(labels, use), **_figures(values, macro_means(samples, use)))
 
 
-def _figure(value: float, samples: FloatArray) -> Figure:
-    known = samples[~np.isnan(samples)]
-    if known.size == 0:
-        raise DataError(
-            "no bootstrap resample has both positives and negatives; use more resamples or a larger test"
-        )
-    low, high = np.quantile(known, [_TAIL, 1 - _TAIL])
-    return Figure(value=float(value), low=float(low), high=float(high))
+def _figures(values: FloatArray, samples: FloatArray) -> dict[str, Figure]:
+    """Of ``(7,)`` values and their ``(resamples, 7)`` resamples."""
+    return {name: figure(values[m], samples[:, m]) for m, name in enumerate(METRICS)}
 
 
 def _named(labels: Sequence[str], use: BoolArray) -> tuple[str, ...]:

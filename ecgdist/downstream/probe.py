@@ -1,7 +1,7 @@
 """The linear probe: one logistic regression per label on frozen features.
 
-Everything is chosen without the test split: scaling on train, the regularisation and the F1 thresholds on
-validation. The test features are only predicted on.
+Everything is chosen without the test split: scaling on train, the regularisation on validation. The test features are
+only predicted on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from ecgdist.downstream.scores import BoolArray, FloatArray, auroc, best_f1_thresholds
+from ecgdist.downstream.scores import BoolArray, FloatArray, auroc
 from ecgdist.errors import DataError
 
 INVERSE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -33,7 +33,6 @@ class ProbeResult:
         left_out: labels that were not, with the reason.
         inverse_regularisation: scikit-learn's C, chosen by the validation macro AUROC.
         validation_auroc: that macro AUROC.
-        thresholds: ``(labels,)`` with the highest F1 on validation.
         validation: ``(n, labels)`` probabilities.
         test: ``(n, labels)`` probabilities.
     """
@@ -42,7 +41,6 @@ class ProbeResult:
     left_out: dict[str, str]
     inverse_regularisation: float
     validation_auroc: float
-    thresholds: FloatArray
     validation: FloatArray
     test: FloatArray
 
@@ -74,15 +72,7 @@ def linear_probe(
     fitted = [i for i, label in enumerate(labels) if label not in left_out]
     if not fitted:
         raise DataError("no label has both positive and negative training records; train on more records")
-    scaler = StandardScaler().fit(_checked("train", features_train))
-    train, validation, test = (
-        scaler.transform(_checked(split, features))
-        for split, features in (
-            ("train", features_train),
-            ("validation", features_validation),
-            ("test", features_test),
-        )
-    )
+    train, validation, test = scaled(features_train, features_validation, features_test)
     truth = y_validation[:, fitted]
 
     best: tuple[float, float, list[LogisticRegression]] | None = None
@@ -102,9 +92,24 @@ def linear_probe(
         left_out=left_out,
         inverse_regularisation=strength,
         validation_auroc=score,
-        thresholds=best_f1_thresholds(truth, probabilities),
         validation=probabilities,
         test=_probabilities(models, test),
+    )
+
+
+def scaled(
+    train: npt.NDArray[np.floating], validation: npt.NDArray[np.floating], test: npt.NDArray[np.floating]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """``(n, dim)`` features of the three splits, with mean 0 and deviation 1 of each feature on train.
+
+    Raises:
+        DataError: if a feature is not finite.
+    """
+    scaler = StandardScaler().fit(_checked("train", train))
+    return (
+        scaler.transform(_checked("train", train)),
+        scaler.transform(_checked("validation", validation)),
+        scaler.transform(_checked("test", test)),
     )
 
 

@@ -1,4 +1,4 @@
-"""Tasks: which records of a corpus carry which labels, and who is trained and tested on.
+"""Tasks: which records of a corpus carry which labels or which number.
 
 A task is data: one YAML file, shipped beside this module or a user's own. It is applied to the index of a
 corpus, a pandas table with one row per record and segment and at least the columns in `INDEX_COLUMNS`.
@@ -6,35 +6,26 @@ corpus, a pandas table with one row per record and segment and at least the colu
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+import fnmatch
+import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
-from ecgdist.config import Config, build, load, read_yaml
-from ecgdist.corpus.candidates import Pairs
-from ecgdist.corpus.splits import (
-    NO_SPLIT,
-    SPLITS,
-    Assignment,
-    OnConflict,
-    SeededSplit,
-    groups_of,
-    official_split,
-    seeded_split,
-)
+from ecgdist.config import Config, build, read_yaml
+from ecgdist.corpus.splits import SPLITS, SeededSplit
 from ecgdist.errors import ConfigError, DataError
 
-INDEX_COLUMNS = ("record_id", "source", "segment", "patient_key", "labels", "split")
+INDEX_COLUMNS = ("record_id", "source", "segment", "patient_key", "age", "sex", "labels", "split")
 
 BoolArray = npt.NDArray[np.bool_]
+FloatArray = npt.NDArray[np.float64]
 
 
 class Folds(Config):
@@ -65,20 +56,60 @@ class Folds(Config):
 
 
 class Task(Config):
-    """A set of labels over the records of one source, with official splits."""
+    """What is to be predicted of which records, and how these are split; one of the two kinds below."""
 
     name: str
     """Name that the command line and reports use."""
     title: str
     """What the task is, for a reader."""
+    kind: str
+    """`multilabel` or `regression`."""
+    source: tuple[str, ...] = Field(min_length=1)
+    """Data sets whose records take part, in any of their layouts; `DATASET/PATTERN` for those of its records whose id
+    fits the pattern, and `*` for all. Folds of another data set would mean something else."""
+    folds: Folds | None = None
+    """The official split, where the source publishes one."""
+    seeded: SeededSplit | None = None
+    """A split drawn by chance, whole patients at a time, where it does not."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _one_or_several(cls, source: Any) -> Any:
+        return (source,) if isinstance(source, str) else source
+
+    @model_validator(mode="after")
+    def _one_split(self) -> Task:
+        if (self.folds is None) == (self.seeded is None):
+            raise ValueError(
+                "a task has either folds or seeded, which draws a split by chance; give one of them"
+            )
+        return self
+
+    @property
+    def records(self) -> str:
+        """Whose records take part, in words."""
+        return " or ".join(self.source)
+
+    @property
+    def requirement(self) -> str:
+        """What a record of the source must have to take part, in words."""
+        raise NotImplementedError
+
+    def takes(self, index: pd.DataFrame) -> BoolArray:
+        """``(n,)``, True where a row of the source has what the task needs."""
+        raise NotImplementedError
+
+
+class MultilabelTask(Task):
+    """Labels of which any number may be true of one record."""
+
     kind: Literal["multilabel"]
     """How the labels relate: any number of them may be true of one record."""
-    source: str
-    """Data set whose records take part, in any of its layouts; folds of another one would mean something else."""
     labels: dict[str, tuple[str, ...]] = Field(min_length=1)
-    """Per label, the corpus codes of which any makes it true; a record with no code at all is left out."""
-    folds: Folds
-    """The official split."""
+    """Per label, the corpus codes of which any makes it true."""
+    negative: tuple[str, ...] = ()
+    """Codes or patterns (`snomed:*`) that say of a record without any label that it has none of them. A record with
+    neither is left out: what nobody wrote down is not absent."""
 
     @field_validator("labels")
     @classmethod
@@ -86,35 +117,79 @@ class Task(Config):
         for label, codes in labels.items():
             if not codes:
                 raise ValueError(f"label {label} has no codes")
-            bare = [code for code in codes if ":" not in code]
-            if bare:
-                raise ValueError(f"code {bare[0]!r} of label {label} has no prefix; write e.g. scp:{bare[0]}")
+            _check_prefixes(codes, f"of label {label}")
         return labels
 
+    @field_validator("negative")
+    @classmethod
+    def _negative_prefixed(cls, codes: tuple[str, ...]) -> tuple[str, ...]:
+        _check_prefixes(codes, "of negative")
+        return codes
 
-@dataclass(frozen=True)
-class Splits:
-    """Who is trained, validated and tested on.
+    @property
+    def requirement(self) -> str:
+        return "a label of the task"
 
-    Attributes:
-        split: ``"train"``, ``"validation"``, ``"test"`` or None for each row of the index, on its row labels.
-        folds: the folds that were used; None for a seeded split.
-        official: whether these are the task's official folds.
-        note: one sentence that says which folds are used, and loudly if they are not the official ones.
-        digest: SHA-256 over the sorted (record_id, segment, split) of all rows that have a split.
-        excluded: rows without a split, counted by reason.
-    """
+    def truth(self, index: pd.DataFrame) -> BoolArray:
+        """``(n, labels)``, True where a row carries a code of a label."""
+        carried = [frozenset(codes) for codes in index["labels"]]
+        return np.array(
+            [[not row.isdisjoint(codes) for codes in self.labels.values()] for row in carried], dtype=np.bool_
+        ).reshape(len(index), len(self.labels))
 
-    split: pd.Series
-    folds: Folds | None
-    official: bool
-    note: str
-    digest: str
-    excluded: dict[str, int]
+    def takes(self, index: pd.DataFrame) -> BoolArray:
+        present = {code for codes in index["labels"] for code in codes}
+        negative = {code for code in present for fits in self.negative if fnmatch.fnmatchcase(code, fits)}
+        known = [not negative.isdisjoint(codes) for codes in index["labels"]]
+        return self.truth(index).any(axis=1) | np.array(known, dtype=np.bool_)
 
-    def rows(self, split: str) -> BoolArray:
-        """``(n,)``, True where a row of the index is in `split`."""
-        return (self.split == split).to_numpy(dtype=np.bool_)
+
+class RegressionTask(Task):
+    """A number of every record."""
+
+    kind: Literal["regression"]
+    """A number is predicted."""
+    target: str
+    """Column of the index that holds it: `age`."""
+    unit: str
+    """Of the number, for a reader."""
+    at_least: float | None = None
+    """Records with a lower number are left out."""
+    at_most: float | None = None
+    """Records with a higher number are left out."""
+
+    @property
+    def requirement(self) -> str:
+        bounds = (("from", self.at_least), ("to", self.at_most))
+        said = "".join(f" {word} {bound:g}" for word, bound in bounds if bound is not None)
+        return f"{self.target}{said}"
+
+    def numbers(self, index: pd.DataFrame) -> FloatArray:
+        """``(n,)`` the number of each row; NaN where it has none.
+
+        Raises:
+            DataError: if the index has no such column.
+        """
+        if self.target not in index.columns or not pd.api.types.is_numeric_dtype(index[self.target]):
+            raise DataError(
+                f"task {self.name}: the index of a corpus has no numbers named {self.target!r}; it has age, and "
+                "others come from a table of your own: --task TABLE.csv"
+            )
+        return index[self.target].to_numpy(dtype=np.float64, na_value=np.nan)
+
+    def takes(self, index: pd.DataFrame) -> BoolArray:
+        numbers = self.numbers(index)
+        low, high = self.at_least, self.at_most
+        inside = np.isfinite(numbers)
+        if low is not None:
+            inside &= numbers >= low
+        if high is not None:
+            inside &= numbers <= high
+        return inside
+
+
+KINDS: dict[str, type[Task]] = {"multilabel": MultilabelTask, "regression": RegressionTask}
+"""The kinds of tasks, by the `kind` of their YAML."""
 
 
 def task_names() -> list[str]:
@@ -130,119 +205,37 @@ def load_task(name: str) -> Task:
         ConfigError: for an unknown name, or a file that is not a task.
     """
     if name.endswith((".yaml", ".yml")):
-        return load(Task, name)
+        return _built(read_yaml(name), name)
     if name not in task_names():
         known = ", ".join(task_names())
         raise ConfigError(
-            f"there is no task {name!r}; shipped tasks: {known}; or give the path of a .yaml file"
+            f"there is no task {name!r}; shipped tasks: {known}; or give the path of a .yaml file, or of a .csv file "
+            "with labels of your own"
         )
     with resources.as_file(resources.files("ecgdist.downstream") / "tasks" / f"{name}.yaml") as path:
-        return build(Task, read_yaml(path), f"task {name}")
+        return _built(read_yaml(path), f"task {name}")
 
 
-def targets(index: pd.DataFrame, task: Task) -> tuple[BoolArray, BoolArray]:
-    """The labels of every row of an index.
-
-    Returns:
-        ``(n, labels)`` truth in the order of `task.labels`, and ``(n,)``, True where a row takes part: it is
-        of the task's source and carries at least one of its codes.
-    """
-    _check_columns(index)
-    carried = [frozenset(codes) for codes in index["labels"]]
-    truth = np.array(
-        [[not row.isdisjoint(codes) for codes in task.labels.values()] for row in carried], dtype=np.bool_
-    ).reshape(len(index), len(task.labels))
-    return truth, truth.any(axis=1) & _of_source(index, task)
-
-
-def assign_splits(
-    index: pd.DataFrame,
-    task: Task,
-    folds: Folds | SeededSplit | None = None,
-    waveforms: Pairs | None = None,
-    on_conflict: OnConflict = "refuse",
-) -> Splits:
-    """Put every row that takes part into train, validation or test, whole patients and waveforms only.
-
-    The official folds are used. Where this corpus has no record of the official validation or test folds, the
-    folds that it has are divided instead, in their official order: the last quarter tests, the one before
-    validates, the rest trains; `Splits.note` then says so.
-
-    Args:
-        index: the index of a corpus.
-        task: the task.
-        folds: folds that the user names; they are taken as they are. Or a split drawn by chance.
-        waveforms: pairs of rows that hold one waveform.
-        on_conflict: what to do about a patient or waveform in two splits.
+def taking_part(index: pd.DataFrame, task: Task) -> BoolArray:
+    """``(n,)``, True where a row of an index is of the task's source and has what it needs.
 
     Raises:
-        DataError: if a split has no record, or a patient or waveform is in two splits and that is refused.
+        DataError: if the index lacks a column.
     """
-    included = targets(index, task)[1]
-    groups = groups_of(_column(patients_of(index)), waveforms or Pairs.none())
-    if isinstance(folds, SeededSplit):
-        chosen = None
-        found = _seeded(index, included, groups, folds)
-    else:
-        chosen = _chosen_folds(index, task, included, folds)
-        found = _by_folds(index, included, groups, chosen, on_conflict)
-    named = np.array([*SPLITS, None], dtype=object)
-    assigned = pd.Series(named[found.split], index=index.index, dtype=object)
-    of_source = _of_source(index, task)
-    excluded = {
-        f"not from {task.source}": int((~of_source).sum()),
-        "without a label of the task": int((of_source & ~included).sum()),
-        "of a patient or waveform that is in a later split": int(found.dropped.sum()),
-        "in no fold of the split": int((included & ~found.dropped & assigned.isna().to_numpy()).sum()),
-    }
-    return Splits(
-        split=assigned,
-        folds=chosen,
-        official=chosen == task.folds,
-        note=_note(task, folds, chosen),
-        digest=_digest(index, assigned),
-        excluded={reason: count for reason, count in excluded.items() if count},
-    )
+    missing = [column for column in INDEX_COLUMNS if column not in index.columns]
+    if missing:
+        raise DataError(f"the index has no column {', '.join(missing)}; pack the corpus again")
+    return of_source(index, task) & task.takes(index)
 
 
-def _column(values: pd.Series) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array(values.to_numpy(dtype=object), pa.string(), from_pandas=True)])
-
-
-def _chosen_folds(index: pd.DataFrame, task: Task, included: BoolArray, folds: Folds | None) -> Folds:
-    """The folds that the user names, or the official ones, or those that this corpus has, divided."""
-    present = set(index["split"][included].dropna())
-    chosen = folds or _official_or_divided(task, present)
-    for split in SPLITS:
-        if present.isdisjoint(getattr(chosen, split)):
-            raise DataError(
-                f"task {task.name}: no labelled record for {split} in {', '.join(getattr(chosen, split))}; "
-                f"folds in this corpus: {', '.join(sorted(present)) or 'none'}"
-            )
-    return chosen
-
-
-def _by_folds(
-    index: pd.DataFrame,
-    included: BoolArray,
-    groups: npt.NDArray[np.int64],
-    folds: Folds,
-    on_conflict: OnConflict,
-) -> Assignment:
-    of_fold = {fold: split for split in SPLITS for fold in getattr(folds, split)}
-    names = _column(index["source"].astype(str) + "/" + index["record_id"].astype(str))
-    return official_split(_column(index["split"].where(included)), of_fold, groups, names, on_conflict)
-
-
-def _seeded(
-    index: pd.DataFrame, included: BoolArray, groups: npt.NDArray[np.int64], settings: SeededSplit
-) -> Assignment:
-    """Shares are of the rows that take part; a group may hold others, too."""
-    keys = _column(patients_of(index)[included])
-    part = seeded_split(keys, np.unique(groups[included], return_inverse=True)[1], settings)
-    split = np.full(len(index), NO_SPLIT, dtype=np.int64)
-    split[included] = part.split
-    return Assignment(split, np.zeros(len(index), dtype=np.bool_))
+def of_source(index: pd.DataFrame, task: Task) -> BoolArray:
+    """``(n,)``, True where a row is of the data sets, or fits the patterns, of the task."""
+    found = np.zeros(len(index), dtype=np.bool_)
+    for entry in task.source:
+        dataset, slash, pattern = entry.partition("/")
+        here = _fits(index["source"], dataset)
+        found |= here & _fits(index["record_id"], pattern) if slash else here
+    return found
 
 
 def patients_of(index: pd.DataFrame) -> pd.Series:
@@ -251,68 +244,20 @@ def patients_of(index: pd.DataFrame) -> pd.Series:
     return index["patient_key"].astype(object).where(index["patient_key"].notna(), record)
 
 
-def refuse_leak(shared: int, tested: int, what: str) -> None:
-    """Refuse to test on patients or waveforms that the encoder was pretrained on.
-
-    Args:
-        shared: how many of them were in pretraining.
-        tested: how many there are.
-        what: what they are.
-
-    Raises:
-        DataError: if there is one.
-    """
-    if shared:
-        raise DataError(
-            f"{shared} of {tested} test {what} are in the pretraining corpus, so the figures "
-            "would be too good; pretrain with data.exclude_splits naming the test folds, or name other test folds"
-        )
+def _fits(names: pd.Series, pattern: str) -> BoolArray:
+    form = re.compile(fnmatch.translate(pattern))
+    each = {name: form.match(name) is not None for name in names.unique()}
+    return names.map(each).to_numpy(dtype=np.bool_)
 
 
-def _check_columns(index: pd.DataFrame) -> None:
-    missing = [column for column in INDEX_COLUMNS if column not in index.columns]
-    if missing:
-        raise DataError(f"the index has no column {', '.join(missing)}; pack the corpus again")
+def _built(values: Mapping[str, Any], origin: str) -> Task:
+    kind = values.get("kind")
+    if kind not in KINDS:
+        raise ConfigError(f"{origin}: kind = {kind!r}: a task is one of {', '.join(KINDS)}")
+    return build(KINDS[kind], values, origin)
 
 
-def _of_source(index: pd.DataFrame, task: Task) -> BoolArray:
-    return (index["source"] == task.source).to_numpy(dtype=np.bool_)
-
-
-def _official_or_divided(task: Task, present: set[str]) -> Folds:
-    official = task.folds
-    if not (present.isdisjoint(official.validation) or present.isdisjoint(official.test)):
-        return official
-    # The official order is by number ("fold10" after "fold9"), which the names' own order is not.
-    folds = tuple(fold for fold in official.all if fold in present)
-    if len(folds) < len(SPLITS):
-        raise DataError(
-            f"task {task.name}: the corpus has labelled records in {len(folds)} of the official folds "
-            f"({', '.join(folds) or 'none'}), and train, validation and test need one each; pack more folds"
-        )
-    quarter = max(1, len(folds) // 4)
-    return Folds(train=folds[: -quarter - 1], validation=(folds[-quarter - 1],), test=folds[-quarter:])
-
-
-def _note(task: Task, named: Folds | SeededSplit | None, chosen: Folds | None) -> str:
-    if chosen == task.folds:
-        return f"official folds: {chosen}"
-    if isinstance(named, SeededSplit):
-        return (
-            f"seeded split of whole patients, not the official one: train {named.train:g}, "
-            f"validation {named.validation:g}, the rest test; seed {named.seed}"
-        )
-    if named is not None:
-        return f"folds named by the user, not the official split: {chosen}"
-    missing = ", ".join(task.folds.validation + task.folds.test)
-    return (
-        f"NOT the official split, because this corpus lacks labelled records of {missing}; the folds it has "
-        f"were divided instead ({chosen}), so these figures cannot be compared with published ones"
-    )
-
-
-def _digest(index: pd.DataFrame, assigned: pd.Series) -> str:
-    used = assigned.notna()
-    columns = (index["record_id"][used], index["segment"][used], assigned[used])
-    lines = sorted(f"{record}\t{segment}\t{split}\n" for record, segment, split in zip(*columns, strict=True))
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+def _check_prefixes(codes: tuple[str, ...], whose: str) -> None:
+    bare = [code for code in codes if ":" not in code]
+    if bare:
+        raise ValueError(f"code {bare[0]!r} {whose} has no prefix; write e.g. scp:{bare[0]}")

@@ -11,9 +11,11 @@ import numpy.typing as npt
 import yaml
 
 from ecgdist.downstream.evaluation import Evaluation
+from ecgdist.downstream.label_evaluation import MultilabelEvaluation
 from ecgdist.report.curves import LOSSES, PROGRESS, Rows, draw_curves, present, svg
 from ecgdist.report.ecgpaper import draw_reconstruction, png, width_mm
 from ecgdist.report.html import Image, data_uri, rendered
+from ecgdist.report.reliability import draw_reliability
 from ecgdist.storage import Location
 
 FILE = "index.html"
@@ -110,6 +112,7 @@ def render(data: ReportData) -> str:
         curves=[_curves(data.metrics, shown) for shown in panels if shown],
         ecg=_ecg(data.reconstruction),
         evaluation=data.evaluation if isinstance(data.evaluation, Evaluation) else None,
+        reliability=_reliability(data.evaluation),
         top_labels=dict(labels[:_TOP_LABELS]),
         other_labels=len(labels[_TOP_LABELS:]),
         missing={name: value.reason for name, value in vars(data).items() if isinstance(value, Missing)},
@@ -131,26 +134,8 @@ def summary(data: ReportData) -> str:
             f"total loss went from {first['loss']:.3f} at step {first['step']:,.0f} to {last['loss']:.3f}."
         )
     if isinstance(data.evaluation, Evaluation):
-        sentences.extend(_probe_sentences(data.evaluation))
+        sentences.extend(data.evaluation.sentences())
     return " ".join(sentences)
-
-
-def _probe_sentences(evaluation: Evaluation) -> list[str]:
-    ours = evaluation.pretrained.metrics.macro.auroc
-    other = evaluation.random_encoder.metrics.macro.auroc
-    difference = evaluation.difference.auroc
-    test = evaluation.counts["test"]
-    if difference.low > 0:
-        verdict = "the pretrained encoder is the better one on this test set"
-    elif difference.high < 0:
-        verdict = "the untrained encoder is the better one on this test set"
-    else:
-        verdict = "which this test set is too small to tell from zero"
-    return [
-        f"A linear probe on {evaluation.task} reaches a macro AUROC of {ours} on {test.records:,} test "
-        f"records, the same probe on the untrained encoder {other} (95 % intervals).",
-        f"The paired difference is {difference}: {verdict}.",
-    ]
 
 
 def _curves(rows: Rows, names: Mapping[str, str]) -> Image:
@@ -161,6 +146,17 @@ def _curves(rows: Rows, names: Mapping[str, str]) -> Image:
     return Image(
         data_uri("image/svg+xml", svg(draw_curves(rows, names))),
         f"Curves over {rows[-1]['samples']:,.0f} ECGs seen: {'; '.join(changes)}.",
+    )
+
+
+def _reliability(evaluation: Evaluation | Missing) -> Image | None:
+    if not isinstance(evaluation, MultilabelEvaluation):
+        return None
+    figure = draw_reliability(evaluation.reliability)
+    ece = evaluation.pretrained.metrics.macro.ece
+    return Image(
+        data_uri("image/svg+xml", svg(figure)),
+        f"Reliability diagrams of {len(evaluation.reliability)} labels; mean expected calibration error {ece}.",
     )
 
 

@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.summary import summarise
 from ecgdist.downstream.evaluation import Evaluation
+from ecgdist.downstream.schema import read_evaluation
+from ecgdist.errors import DataError
 from ecgdist.modelfolder import load
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.pretraining.checkpoint import STUDENT
@@ -48,7 +50,7 @@ def report_run(run: Location) -> Location:
         data=_counts(plan.corpus),
         metrics=read_metrics(run),
         reconstruction=masked_ecg(run, plan),
-        evaluation=_evaluation(run),
+        evaluation=evaluation_of(run),
         settings=facts["config"],
         versions=facts["versions"],
     )
@@ -67,11 +69,15 @@ def _counts(corpus: Corpus) -> DataCounts:
     )
 
 
-def _evaluation(run: Location) -> Evaluation | Missing:
+def evaluation_of(run: Location) -> Evaluation | Missing:
+    """The evaluation in a run folder, or why there is none."""
     path = run / EVALUATION
     if not path.exists():
         return Missing(f"No probe was run; `ecgdist evaluate {run / MODEL} --out {path}` makes one.")
-    return Evaluation.model_validate_json(path.read_bytes())
+    try:
+        return read_evaluation(path.read_bytes(), str(path))
+    except DataError as error:
+        return Missing(str(error))  # of an earlier version: everything else can be shown
 
 
 def masked_ecg(run: Location, plan: RunPlan) -> Reconstruction | Missing:

@@ -7,6 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ecgdist.downstream.evaluation import Provenance
+
+PROVENANCE = Provenance(
+    corpus_id="c0ffee",
+    model_hash="beef",
+    task_digest="7a5c",
+    seeds={"pretraining": 7},
+    versions={"torch": "2.13.0"},
+    command="ecgdist evaluate MODEL --task ptbxl-super --corpus CORPUS --mode linear",
+)
 CODES = ("scp:NORM", "scp:IMI", "scp:NDT", "scp:CRBBB", "scp:LVH")
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ecgdist.downstream.assign import assign_splits
+from ecgdist.downstream.bootstrap import holm
 from ecgdist.downstream.comparison import Candidate, Comparison, Training, compare_arms
 from ecgdist.downstream.evaluate import Setup
 from ecgdist.downstream.evaluation import Features
 from ecgdist.downstream.retrieval import Retrieval
-from ecgdist.downstream.tasks import assign_splits, load_task, targets
+from ecgdist.downstream.tasks import load_task
 from ecgdist.errors import DataError
 from ecgdist.report.comparison import draw_comparison
 from ecgdist.report.curves import svg
@@ -15,7 +17,7 @@ from tests.downstream.tables import make_index
 
 INDEX = make_index(num_patients=300)
 TASK = load_task("ptbxl-super")
-TRUTH = targets(INDEX, TASK)[0]
+TRUTH = TASK.truth(INDEX)
 SEEDS = (0, 1)
 
 
@@ -27,7 +29,7 @@ class NamedCorpus:
 
 def setup() -> Setup:
     splits = assign_splits(INDEX, TASK)
-    return Setup(NamedCorpus(), INDEX, TASK, splits, ("an open question",))  # type: ignore[arg-type]
+    return Setup(NamedCorpus(), INDEX, TASK, splits, ("an open question",), "d1ge57")  # type: ignore[arg-type]
 
 
 def candidate(arm: str, seed: int, signal: float) -> tuple[Candidate, Features]:
@@ -78,8 +80,28 @@ def test_two_arms_of_the_same_encoders_do_not_differ() -> None:
     (difference,) = result.differences
     auroc = difference.macro.auroc
     assert (auroc.value, auroc.low, auroc.high) == (0, 0, 0)
+    assert (difference.p_value, difference.p_holm) == (1, 1)
     assert not difference.is_clear
     assert result.arms[1].retrieval_by_seed is None
+
+
+def test_p_values_are_corrected_for_the_number_of_pairs() -> None:
+    result = comparison(random=0.0, some=1.0, perfect=50.0)
+    found = {(one.arm, one.other): one for one in result.differences}
+    assert len(found) == 3
+    least = 2 / 201
+    assert found["perfect", "random"].p_value == pytest.approx(least)
+    assert found["perfect", "random"].p_holm >= 3 * least - 1e-12
+    assert [one.p_holm for one in result.differences] == holm([one.p_value for one in result.differences])
+
+
+def test_too_few_resamples_for_the_pairs_are_said() -> None:
+    pairs = [candidate(f"arm{'x' * n}", 0, 1.0) for n in range(4)]
+    arms = {one.arm: None for one, _ in pairs}
+    few = compare_arms(setup(), pairs, arms, {}, {}, resamples=200)
+    assert any("200 resamples cannot tell any of 6 pairs apart" in warning for warning in few.warnings)
+    enough = compare_arms(setup(), pairs, arms, {}, {}, resamples=250)
+    assert not any("cannot tell" in warning for warning in enough.warnings)
 
 
 def test_an_arm_without_encoders_is_refused() -> None:
@@ -95,7 +117,8 @@ def test_the_text_has_every_arm_pair_and_warning() -> None:
     assert "| perfect | 1.000 (1.000 to 1.000) | 1.000 1.000 |" in text
     assert "| 100 | 2.0 |" in text
     assert "| perfect - random |" in text
-    assert "clear of zero" in text
+    assert "| they differ |" in text
+    assert "corrected for the 1 pairs" in text
     for warning in ("an open question", "a warning", "the sample is small"):
         assert text.count(warning) == 1
     assert [len(table.rows) for table in result.tables()] == [2, 1]

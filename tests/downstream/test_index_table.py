@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ecgdist.downstream.assign import assign_splits
 from ecgdist.downstream.evaluate import index_table
-from ecgdist.downstream.tasks import assign_splits, load_task
+from ecgdist.downstream.tasks import load_task
 from tests.packing.folders import georgia_folder, pack_to, ptbxl_folder
 
 pytestmark = pytest.mark.ray

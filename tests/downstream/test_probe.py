@@ -68,7 +68,6 @@ def test_regularisation_is_chosen_on_validation() -> None:
 def test_test_features_do_not_influence_any_choice() -> None:
     other = probe(features_test=np.zeros((5, 10)))
     np.testing.assert_array_equal(other.validation, probe().validation)
-    np.testing.assert_array_equal(other.thresholds, probe().thresholds)
     assert other.inverse_regularisation == probe().inverse_regularisation
 
 

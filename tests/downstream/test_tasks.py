@@ -11,15 +11,8 @@ import pytest
 
 from ecgdist.corpus.candidates import Pairs
 from ecgdist.corpus.splits import SeededSplit
-from ecgdist.downstream.tasks import (
-    Folds,
-    assign_splits,
-    load_task,
-    patients_of,
-    refuse_leak,
-    targets,
-    task_names,
-)
+from ecgdist.downstream.assign import assign_splits, refuse_leak
+from ecgdist.downstream.tasks import Folds, load_task, patients_of, taking_part, task_names
 from ecgdist.errors import ConfigError, DataError
 from tests.downstream.tables import make_index
 
@@ -63,7 +56,7 @@ def test_a_record_has_a_class_if_it_has_any_of_its_codes() -> None:
         [["scp:IMI", "scp:AMI"], ["scp:NORM", "scp:CRBBB"], ["scp:SR"], [], ["scp:NORM"], ["scp:NORM"]]
     )
     index.loc[4, "source"] = "wfdb"
-    truth, included = targets(index, TASK)
+    truth, included = TASK.truth(index), taking_part(index, TASK)
     assert truth[0].tolist() == [False, True, False, False, False]
     assert truth[1].tolist() == [True, False, False, True, False]
     assert included.tolist() == [True, True, False, False, False, True]
@@ -180,7 +173,7 @@ def test_digest_depends_on_who_is_where_and_not_on_the_order_of_rows() -> None:
 
 def test_index_without_a_column_is_refused() -> None:
     with pytest.raises(DataError, match="no column labels"):
-        targets(make_index(3).drop(columns="labels"), TASK)
+        taking_part(make_index(3).drop(columns="labels"), TASK)
 
 
 def test_leak_is_refused_with_its_size() -> None:

@@ -11,26 +11,31 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgdist.downstream.evaluation import Evaluation, Provenance, compare
-from ecgdist.downstream.tasks import assign_splits, load_task, targets
+from ecgdist.downstream.assign import assign_splits
+from ecgdist.downstream.label_evaluation import MultilabelEvaluation, compare_labels
+from ecgdist.downstream.number_evaluation import compare_numbers
+from ecgdist.downstream.tasks import load_task
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.report.page import DataCounts, Missing, Reconstruction, ReportData, render, write_report
-from tests.downstream.tables import make_index
+from ecgdist.report.run import EVALUATION, evaluation_of
+from ecgdist.storage import Location
+from tests.downstream.tables import PROVENANCE, make_index
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> Evaluation:
-    index = make_index(200)
+def evaluation() -> MultilabelEvaluation:
+    index = make_index(450)
+    index["age"], index["sex"] = np.arange(len(index)) % 80 + 15, "female"
     task = load_task("ptbxl-super")
     rng = np.random.default_rng(0)
-    good = targets(index, task)[0] + rng.normal(size=(len(index), 5))
+    good = task.truth(index) + rng.normal(size=(len(index), 5))
     blind = rng.normal(size=(len(index), 5))
-    proof = Provenance(corpus_id="c0ffee", model_hash="beef01", seeds={"pretraining": 7})
-    return compare(index, task, assign_splits(index, task), good, blind, proof, resamples=100)
+    splits = assign_splits(index, task)
+    return compare_labels(index, task, splits, good, blind, PROVENANCE, resamples=100)
 
 
 @pytest.fixture(scope="module")
-def data(evaluation: Evaluation) -> ReportData:
+def data(evaluation: MultilabelEvaluation) -> ReportData:
     signal = np.sin(np.arange(2250) / 20)[None] * np.linspace(0.2, 1, 12)[:, None]
     hidden = np.arange(2250) % 300 < 150
     return ReportData(
@@ -81,7 +86,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
 
 
-def test_summary_has_the_real_figures(page: str, evaluation: Evaluation) -> None:
+def test_summary_has_the_real_figures(page: str, evaluation: MultilabelEvaluation) -> None:
     assert "1,353 recordings of 1,339 patients from ptbxl; 6 were refused" in page
     assert "20 steps (1,280 ECGs seen)" in page
     assert "from 4.250 at step 10 to 3.125" in page
@@ -89,22 +94,24 @@ def test_summary_has_the_real_figures(page: str, evaluation: Evaluation) -> None
     assert str(evaluation.difference.auroc) in page
 
 
-def test_probe_tables_have_every_figure(page: str, evaluation: Evaluation) -> None:
+def test_probe_tables_have_every_figure(page: str, evaluation: MultilabelEvaluation) -> None:
     for name, figures in evaluation.macro_rows():
         assert name in page
         assert all(str(figure) in page for figure in figures)
     for arm in (evaluation.pretrained, evaluation.random_encoder):
         for row in arm.metrics.labels:
             assert f"{row.positives} of {row.positives + row.negatives}" in page
-            for figure in (row.auroc, row.auprc, row.f1):
+            figures = (row.auroc, row.auprc, row.f1)
+            ours = arm is evaluation.pretrained
+            for figure in (*figures, row.sensitivity, row.specificity, row.ece) if ours else figures:
                 assert f"{figure.value:.3f}<br><small>{figure.low:.3f} to {figure.high:.3f}" in page
     assert "PTB-XL diagnostic superclasses (ptbxl-super)" in page
     for warning in evaluation.warnings:
         assert warning in page
 
 
-def test_proof_settings_and_counts(page: str, evaluation: Evaluation) -> None:
-    for text in ("c0ffee", "beef01", evaluation.split_digest, "pretraining 7, bootstrap 0"):
+def test_proof_settings_and_counts(page: str, evaluation: MultilabelEvaluation) -> None:
+    for text in ("c0ffee", "beef", evaluation.split_digest, "pretraining 7, bootstrap 0"):
         assert text in page
     for text in ("torch 2.13.0", "size: tiny", "ecgdist demo --out demo", "unknown_lead"):
         assert text in page
@@ -125,7 +132,7 @@ def test_page_loads_nothing(page: str) -> None:
 
 def test_images_inside_the_page_load_nothing_either(page: str) -> None:
     images = re.findall(r"data:(image/[a-z+]+);base64,([^\"]+)", page)
-    assert [kind for kind, _ in images] == ["image/svg+xml", "image/svg+xml", "image/png"]
+    assert [kind for kind, _ in images] == ["image/svg+xml", "image/svg+xml", "image/png", "image/svg+xml"]
     for kind, content in images:
         if kind == "image/svg+xml":
             drawing = base64.b64decode(content).decode()
@@ -191,7 +198,7 @@ def test_missing_parts_say_why(data: ReportData) -> None:
 
 
 def test_summary_does_not_claim_a_difference_that_the_interval_does_not_show(data: ReportData) -> None:
-    assert isinstance(data.evaluation, Evaluation)
+    assert isinstance(data.evaluation, MultilabelEvaluation)
     difference = data.evaluation.difference
     for low, high, words in (
         (0.01, 0.2, "the pretrained encoder is the better one"),
@@ -205,7 +212,60 @@ def test_summary_does_not_claim_a_difference_that_the_interval_does_not_show(dat
         )
 
 
+def test_an_evaluation_of_another_version_is_missing_and_the_rest_is_shown(
+    data: ReportData, evaluation: MultilabelEvaluation, tmp_path: Path
+) -> None:
+    run = Location.of(tmp_path)
+    assert isinstance(evaluation_of(run), Missing)
+    (tmp_path / EVALUATION).write_text(evaluation.model_dump_json())
+    assert evaluation_of(run) == evaluation
+    (tmp_path / EVALUATION).write_text(
+        evaluation.model_dump_json().replace('"schema_version":1', '"schema_version":0')
+    )
+    old = evaluation_of(run)
+    assert isinstance(old, Missing)
+    assert "evaluate again" in render(replace(data, evaluation=old))
+
+
 def test_report_is_written_as_one_file(data: ReportData, tmp_path: Path) -> None:
     written = write_report(data, str(tmp_path / "report"))
     assert [path.name for path in (tmp_path / "report").iterdir()] == ["index.html"]
     assert written.read_bytes().decode() == render(data)
+
+
+def test_subgroups_reliability_and_the_command_are_shown(
+    page: str, data: ReportData, evaluation: MultilabelEvaluation
+) -> None:
+    assert evaluation.subgroups
+    for group in evaluation.subgroups:
+        assert f"{group.attribute} {group.group}" in page
+        assert str(group.auroc) in page
+    assert "Reliability diagrams of 5 labels" in page
+    assert evaluation.provenance.command in page
+    small = evaluation.model_copy(update={"subgroups": (), "small_subgroups": evaluation.subgroups})
+    assert "All subgroups of the test records are too small" in render(replace(data, evaluation=small))
+
+
+def test_a_number_has_its_own_table(data: ReportData) -> None:
+    index = make_index(900)
+    index["age"] = np.arange(len(index)) % 70 + 19.0
+    task = load_task("ptbxl-age")
+    rng = np.random.default_rng(0)
+    good = index["age"].to_numpy()[:, None] + rng.normal(size=(len(index), 3))
+    found = compare_numbers(
+        index,
+        task,
+        assign_splits(index, task),
+        good,
+        rng.normal(size=(len(index), 3)),
+        PROVENANCE,
+        resamples=100,
+    )
+    page = render(replace(data, evaluation=found))
+    for name, figures in found.rows():
+        assert name in page
+        assert all(str(figure) in page for figure in figures)
+    assert "has a mean absolute error of" in page
+    assert "the pretrained encoder is the better one" in page
+    assert all(str(group.mae) in page for group in found.subgroups)
+    assert Reader(page).open == []
