@@ -178,6 +178,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"there was no time left for it within {most_s:.0f} s")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests run one after the other, and in which order, so that two test processes fit into 6 GiB.
 

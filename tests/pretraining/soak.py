@@ -45,7 +45,7 @@ class Life:
 
     name: str
     steps: list[int] = field(default_factory=list)
-    resident_mb: list[float] = field(default_factory=list)
+    own_mb: list[float] = field(default_factory=list)
     files: list[int] = field(default_factory=list)
     threads: list[int] = field(default_factory=list)
 
@@ -144,14 +144,16 @@ def _sample(member: psutil.Process, step: int, lives: dict[int, Life]) -> None:
     try:
         with member.oneshot():
             title = member.cmdline()
-            resident = member.memory_info().rss / 1e6
+            memory = member.memory_info()
+            # Pages of the object store count with every process that has ever touched them.
+            own = (memory.rss - memory.shared) / 1e6
             files, threads = member.num_fds(), member.num_threads()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return  # it ended between being listed and being asked
     life = lives.setdefault(member.pid, Life(_short(title)))
     life.name = _short(title)
     life.steps.append(step)
-    life.resident_mb.append(resident)
+    life.own_mb.append(own)
     life.files.append(files)
     life.threads.append(threads)
 
@@ -193,12 +195,12 @@ def table(found: Soak) -> Table:
     """The long-lived processes: memory, files and threads at the end, and what they gain."""
     columns = ("process", "samples", "MB", "MB / 1,000 steps", "files", "files / 1,000 steps", "threads")
     shown = Table(*columns)
-    for life in sorted(found.lives, key=lambda each: -each.resident_mb[-1]):
+    for life in sorted(found.lives, key=lambda each: -each.own_mb[-1]):
         shown.add_row(
             life.name,
             str(len(life.steps)),
-            f"{life.resident_mb[-1]:.0f}",
-            f"{life.slope(life.resident_mb):+.2f}",
+            f"{life.own_mb[-1]:.0f}",
+            f"{life.slope(life.own_mb):+.2f}",
             f"{life.files[-1]} (at most {max(life.files)})",
             f"{life.slope(life.files):+.2f}",
             f"{life.threads[-1]} (at most {max(life.threads)})",
