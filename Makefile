@@ -16,7 +16,7 @@ demo: install
 	$(BIN)/ecgdist demo --out demo
 
 test: install
-	$(PYTEST) -m "not slow and not long and not gpu" --numprocesses 2 --dist loadgroup
+	$(PYTEST) -m "not slow and not long and not gpu"
 
 test-all: install
 	$(PYTEST)

@@ -178,12 +178,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(f"there was no time left for it within {most_s:.0f} s")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests run one after the other, and in which order, so that two test processes fit into 6 GiB.
+    """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly.
 
-    Tests that start processes share one test process, those without a Ray cluster or an S3 server first; the others
-    share one file by file. What time may be too short for comes last.
+    What time may be too short for comes last.
     """
     servers = {"ray_cluster", "s3_server"}
     items.sort(
@@ -192,11 +190,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             bool(servers & set(getattr(item, "fixturenames", ()))),
         )
     )
-    for item in items:
-        starts = {"ray", "s3"} & {mark.name for mark in item.iter_markers()}
-        starts |= {*servers, "processes"} & set(getattr(item, "fixturenames", ()))
-        group = "processes" if starts else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
