@@ -49,6 +49,7 @@ def ray_folder() -> Iterator[Path]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_five_hundred_secrets_are_nowhere(tmp_path: Path, ray_folder: Path) -> None:
     planted = Planted(seed=20261124)
     folders = {

@@ -61,6 +61,7 @@ def plan(corpus: Corpus, out: Path, **engine: Any) -> RunPlan:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_stage_it_began_with(sample_corpus: Corpus, tmp_path: Path) -> None:
     run = Location.of(str(tmp_path / "run"))
     claim_run(run, plan(sample_corpus, tmp_path / "run", zero_stage=2))
