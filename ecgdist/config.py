@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -27,6 +27,34 @@ class Config(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", validate_default=True, use_attribute_docstrings=True
     )
+
+
+def refuse_foreign_settings(
+    config: Config, choice: str, shared: Set[str], settings_of: Mapping[str, Set[str]]
+) -> None:
+    """Refuse settings that belong to another choice than the one made; for validators.
+
+    A value equal to the default says nothing, and saved configurations hold every field.
+
+    Args:
+        config: what was asked for.
+        choice: the field that chooses.
+        shared: other fields that every choice has.
+        settings_of: the fields that belong to each choice.
+
+    Raises:
+        ValueError: naming the setting, and whose it is.
+    """
+    chosen = getattr(config, choice)
+    own = {choice} | shared | settings_of[chosen]
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name not in own and value != field.default:
+            owners = [other for other, settings in settings_of.items() if name in settings]
+            raise ValueError(
+                f"{name} = {value!r} does not belong to {choice} = {chosen}: it is a setting of "
+                f"{', '.join(owners)}; leave it out, or choose that {choice}"
+            )
 
 
 def build(cls: type[C], values: Mapping[str, Any], origin: str = "configuration") -> C:

@@ -7,17 +7,21 @@ that matters is the difference, on the same test patients and the same resamples
 from __future__ import annotations
 
 import platform
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 
 from ecgdist.downstream.assign import Splits
-from ecgdist.downstream.judged import SplitSize
+from ecgdist.downstream.judged import SplitSize, split_sizes
 from ecgdist.downstream.subgroups import Support
+from ecgdist.downstream.tasks import Task
 
 SCHEMA_VERSION: Literal[1] = 1
 """Of the JSON document of an evaluation; another one for every change that a reader could stumble over."""
@@ -50,7 +54,7 @@ class Provenance(BaseModel):
     command: str
 
 
-class Evaluation(BaseModel):
+class Evaluation(BaseModel, ABC):
     """What evaluations of all kinds of tasks say; `kind` tells them apart.
 
     Attributes:
@@ -93,13 +97,48 @@ class Evaluation(BaseModel):
         size = self.counts["test"]
         return f"{self.title}, linear probe: {size.records} test records of {size.patients} patients"
 
+    @abstractmethod
     def tables(self) -> list[Table]:
         """The figures as tables for the console."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sentences(self) -> list[str]:
         """The figures that matter, in words."""
-        raise NotImplementedError
+
+
+def common_fields(
+    index: pd.DataFrame,
+    task: Task,
+    splits: Splits,
+    provenance: Provenance,
+    method: str,
+    seed: int,
+    more_warnings: Sequence[str] = (),
+) -> dict[str, Any]:
+    """What evaluations of all kinds say of who was judged, and how; the fields of `Evaluation` but for the figures'.
+
+    Args:
+        index: the index of the corpus.
+        task: what was predicted.
+        splits: of the same index and task.
+        provenance: what the features were made from.
+        method: how the intervals were made.
+        seed: of the bootstrap.
+        more_warnings: of this kind of task.
+    """
+    counts = split_sizes(index, splits)
+    return {
+        "task": task.name,
+        "title": task.title,
+        "mode": "linear",
+        "counts": counts,
+        "excluded": splits.excluded,
+        "split_note": splits.note,
+        "split_digest": splits.digest,
+        "provenance": provenance.model_copy(update={"seeds": provenance.seeds | {"bootstrap": seed}}),
+        "method": method,
+        "warnings": (*common_warnings(splits, counts["test"]), *more_warnings),
+    }
 
 
 def versions() -> dict[str, str]:

@@ -17,11 +17,10 @@ from ecgdist.downstream.evaluation import (
     Evaluation,
     Features,
     Provenance,
-    common_warnings,
+    common_fields,
     no_subgroups,
     small_note,
 )
-from ecgdist.downstream.judged import split_sizes
 from ecgdist.downstream.label_judge import LabelJudge, label_warnings, probe
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
@@ -227,17 +226,10 @@ def compare_labels(
     difference, p_value = paired_difference(ours, other, fitted, metrics.macro.labels)
     score = judge.test.mean(probes[0].test)
     groups, small = label_subgroups(judge.test.facts(index), judge.truth, score, fitted, judge.resamples)
-    counts = split_sizes(index, splits)
+    method = f"{resamples} resamples: {BOOTSTRAP_METHOD}"
+    warnings = label_warnings(probes[0].left_out, metrics)
     return MultilabelEvaluation(
-        task=task.name,
-        title=task.title,
-        mode="linear",
-        counts=counts,
-        excluded=splits.excluded,
-        split_note=splits.note,
-        split_digest=splits.digest,
-        provenance=provenance.model_copy(update={"seeds": provenance.seeds | {"bootstrap": seed}}),
-        method=f"{resamples} resamples: {BOOTSTRAP_METHOD}",
+        **common_fields(index, task, splits, provenance, method, seed, warnings),
         p_value=p_value,
         specificity=specificity,
         pretrained=arms[0],
@@ -250,7 +242,6 @@ def compare_labels(
             reliability(judge.truth[:, fitted.index(row.label)], score[:, fitted.index(row.label)], row.label)
             for row in metrics.labels
         ),
-        warnings=(*common_warnings(splits, counts["test"]), *label_warnings(probes[0].left_out, metrics)),
     )
 
 

@@ -17,11 +17,11 @@ from ecgdist.downstream.evaluation import (
     Evaluation,
     Features,
     Provenance,
-    common_warnings,
+    common_fields,
     no_subgroups,
     small_note,
 )
-from ecgdist.downstream.judged import Records, split_sizes
+from ecgdist.downstream.judged import Records
 from ecgdist.downstream.regression import (
     NUMBER_METHOD,
     NUMBER_METRICS,
@@ -150,17 +150,9 @@ def compare_numbers(
     ours, other = (bootstrap_numbers(truth, records.mean(each.test), drawn) for each in found)
     difference, p_value = number_difference(ours, other)
     groups, small = number_subgroups(facts, truth, records.mean(found[0].test), drawn)
-    counts = split_sizes(index, splits)
+    method = f"{resamples} resamples: {NUMBER_METHOD}"
     return RegressionEvaluation(
-        task=task.name,
-        title=task.title,
-        mode="linear",
-        counts=counts,
-        excluded=splits.excluded,
-        split_note=splits.note,
-        split_digest=splits.digest,
-        provenance=provenance.model_copy(update={"seeds": provenance.seeds | {"bootstrap": seed}}),
-        method=f"{resamples} resamples: {NUMBER_METHOD}",
+        **common_fields(index, task, splits, provenance, method, seed),
         p_value=p_value,
         target=task.target,
         unit=task.unit,
@@ -170,7 +162,6 @@ def compare_numbers(
         difference=difference,
         subgroups=groups,
         small_subgroups=small,
-        warnings=tuple(common_warnings(splits, counts["test"])),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
@@ -55,7 +56,7 @@ class Folds(Config):
         return "; ".join(f"{split} = {', '.join(getattr(self, split))}" for split in SPLITS)
 
 
-class Task(Config):
+class Task(Config, ABC):
     """What is to be predicted of which records, and how these are split; one of the two kinds below."""
 
     name: str
@@ -91,13 +92,13 @@ class Task(Config):
         return " or ".join(self.source)
 
     @property
+    @abstractmethod
     def requirement(self) -> str:
         """What a record of the source must have to take part, in words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def takes(self, index: pd.DataFrame) -> BoolArray:
         """``(n,)``, True where a row of the source has what the task needs."""
-        raise NotImplementedError
 
 
 class MultilabelTask(Task):

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ecgdist.config import Config
+from ecgdist.config import Config, refuse_foreign_settings
 from ecgdist.models.layout import Layout, Tokens
 
 
@@ -132,14 +132,6 @@ class EncoderConfig(Config):
     def _only_settings_of_its_kind(self) -> EncoderConfig:
         from ecgdist.models.encoders import ENCODERS
 
-        # A value equal to the default says nothing, and saved configurations hold every field.
-        own = {"kind", "size", "activation_checkpointing"} | ENCODERS[self.kind].settings
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name not in own and value != field.default:
-                owners = [kind for kind, encoder in ENCODERS.items() if name in encoder.settings]
-                raise ValueError(
-                    f"{name} = {value!r} does not belong to kind = {self.kind}: it is a setting of "
-                    f"{', '.join(owners)}; leave it out, or choose that kind"
-                )
+        settings = {kind: encoder.settings for kind, encoder in ENCODERS.items()}
+        refuse_foreign_settings(self, "kind", {"size", "activation_checkpointing"}, settings)
         return self

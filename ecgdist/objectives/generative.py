@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ecgdist.config import Config
+from ecgdist.config import Config, refuse_foreign_settings
 
 if TYPE_CHECKING:
     from ecgdist.objectives.part import GenerativePart
@@ -104,16 +104,8 @@ class GenerativeConfig(Config):
     def _only_settings_of_its_method(self) -> GenerativeConfig:
         from ecgdist.objectives.generation import METHODS
 
-        # A value equal to the default says nothing, and saved configurations hold every field.
-        own = {"method", "weight", "ramp_share"} | self.kind.settings
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name not in own and value != field.default:
-                owners = [method for method, part in METHODS.items() if name in part.settings]
-                raise ValueError(
-                    f"{name} = {value!r} does not belong to method = {self.method}: it is a setting of "
-                    f"{', '.join(owners)}; leave it out, or choose that method"
-                )
+        settings = {method: part.settings for method, part in METHODS.items()}
+        refuse_foreign_settings(self, "method", {"weight", "ramp_share"}, settings)
         return self
 
     @model_validator(mode="after")

@@ -129,20 +129,32 @@ class PretrainingModule(nn.Module):
             sums = self.generative.sums(seen, window, row_weight, seeds, census, step)
             outputs |= {f"{n}_sum": v for n, v in zip(self.config.generative.factors, sums, strict=True)}
         if self._contrast is not None:
-            if keys is None or positive is None or query_patient is None or key_patient is None:
-                raise TrainingError(
-                    "the contrastive part needs keys, positive, query_patient and key_patient; compute the "
-                    "keys of the global batch first, or set contrastive.weight to 0"
-                )
-            query = self.query(seen)
-            if isinstance(self._contrast, PairContrast):
-                outputs["contrastive_sum"] = self._contrast.share(
-                    query, keys, positive, key_patient, row_weight
-                )
-            elif isinstance(self._contrast, TeacherContrast):
-                losses = self._contrast.losses(query, keys, positive, query_patient, key_patient)
-                outputs["contrastive_sum"] = (losses * row_weight * seen.kept_valid.any(dim=1)).sum()
+            outputs["contrastive_sum"] = self._contrastive_sum(
+                seen, row_weight, keys, positive, query_patient, key_patient
+            )
         return outputs
+
+    def _contrastive_sum(
+        self,
+        seen: Seen,
+        row_weight: Tensor,
+        keys: Tensor | None,
+        positive: Tensor | None,
+        query_patient: Tensor | None,
+        key_patient: Tensor | None,
+    ) -> Tensor:
+        """The contrastive loss of some rows, as a sum; arguments as of `forward`."""
+        if keys is None or positive is None or query_patient is None or key_patient is None:
+            raise TrainingError(
+                "the contrastive part needs keys, positive, query_patient and key_patient; compute the "
+                "keys of the global batch first, or set contrastive.weight to 0"
+            )
+        query = self.query(seen)
+        if isinstance(self._contrast, PairContrast):
+            return self._contrast.share(query, keys, positive, key_patient, row_weight)
+        assert isinstance(self._contrast, TeacherContrast)
+        losses = self._contrast.losses(query, keys, positive, query_patient, key_patient)
+        return (losses * row_weight * seen.kept_valid.any(dim=1)).sum()
 
     def see(self, window: Window, noise: Tensor) -> Seen:
         """Mask and encode; the full view hides nothing.
