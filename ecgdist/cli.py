@@ -248,6 +248,33 @@ def pretrain(
 
 @app.command()
 @_reported
+def finetune(
+    config_file: ConfigFile = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, local or s3://.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Name of a task, or the path of a .yaml or .csv file.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus with the labels, local or s3://.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the run; the same again resumes.")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="finetune: all weights; attention: a readout; scratch: no pretraining.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Training workers.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Train a model on labelled ECGs, judged by the validation split alone; the same --out again resumes."""
+    from ecgdist.downstream.finetuning.config import FineTuneConfig
+    from ecgdist.downstream.finetuning.job import finetune as run_finetune
+
+    places = {"model": model, "task": task, "corpus": corpus, "out": out, "mode": mode}
+    config = load(FineTuneConfig, config_file, _flags(overrides, **places, **{"workers.count": workers}))
+    if not _shown(dry_run, config):
+        run_finetune(config, out_console)
+
+
+@app.command()
+@_reported
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
     task: Annotated[
@@ -257,7 +284,10 @@ def evaluate(
         ),
     ],
     corpus: Annotated[str, typer.Option(help="Corpus with the labels, local or s3://.")],
-    mode: Annotated[str, typer.Option(help="linear: a probe on frozen features.")] = "linear",
+    mode: Annotated[
+        str,
+        typer.Option(help="linear: a probe on frozen features; trained: the readout of a fine-tuned model."),
+    ] = "linear",
     out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     as_json: AsJson = False,
     overrides: Set = None,
@@ -271,7 +301,12 @@ def evaluate(
     config = load(EvaluateConfig, None, _flags(overrides, model=model, task=task, corpus=corpus, mode=mode))
     if _shown(dry_run, config):
         return
-    evaluation = run_evaluate(config)
+    if config.mode == "trained":
+        from ecgdist.downstream.finetuning.judge import evaluate_tuned
+
+        evaluation = evaluate_tuned(config)
+    else:
+        evaluation = run_evaluate(config)
     if out is not None:
         Location.of(out).write_bytes(evaluation.model_dump_json(indent=1).encode())
     if as_json:

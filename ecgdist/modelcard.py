@@ -66,13 +66,11 @@ def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
     sources = "\n".join(f"* **{n}**: {s['licence']}. {s['citation']}" for n, s in origin.sources.items())
     versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
     left_out = ", ".join(origin.exclude_splits) or "none"
-    learned = build(ObjectiveConfig, origin.settings["objective"], "settings of the run")
-    objective = json.dumps(origin.settings["objective"], indent=1)
+    how, settings = _learned(origin)
     band = f"high-pass {_hertz(pre.device.highpass_hz)}, low-pass {_hertz(pre.device.lowpass_hz)}"
     return f"""# ECG encoder ({config.encoder.kind}, {config.encoder.size})
 
-Pretrained with `ecgdist` by {learned.arm}, after Song et al., arXiv 2407.07110;
-every value is our own.
+{how}
 
 ```python
 import ecgdist
@@ -96,7 +94,7 @@ splits left out: {left_out}.
 {origin.steps:,} steps of {origin.global_batch:,}. Weights sha256 `{model_hash}`.
 
 ```json
-{objective}
+{settings}
 ```
 
 Versions: {versions}.
@@ -106,6 +104,22 @@ Versions: {versions}.
 {sources}
 
 {_LIMITS}"""
+
+
+def _learned(origin: Provenance) -> tuple[str, str]:
+    """How a model was trained, in a sentence and in its settings."""
+    settings = origin.settings
+    if "objective" in settings:
+        objective = build(ObjectiveConfig, settings["objective"], "settings of the run")
+        how = f"Pretrained with `ecgdist` by {objective.arm}, after Song et al., arXiv 2407.07110;"
+        return f"{how}\nevery value is our own.", json.dumps(settings["objective"], indent=1)
+    names = ("task", "mode", "label_share", "readout", "layer_decay", "imbalance", "optimizer", "augment")
+    shown = {name: settings[name] for name in names}
+    before = settings["model_hash"]
+    begun = "from scratch" if before is None else f"beginning with the weights `{before}`"
+    return f"Trained with `ecgdist` on the labels of {settings['task']}, {begun}.", json.dumps(
+        shown, indent=1
+    )
 
 
 def _hertz(cutoff_hz: float | None) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +100,36 @@ def assign_splits(
         note=_chance_note(task, chance) if chance else _folds_note(task, named, chosen),
         digest=_digest(index, assigned),
         excluded={reason: count for reason, count in excluded.items() if count},
+    )
+
+
+def fewer_patients(index: pd.DataFrame, splits: Splits, share: float, seed: int) -> Splits:
+    """Splits that train on a share of the training patients: those whose numbers, drawn by their keys, are lowest.
+
+    With one seed, a larger share holds the patients of the smaller ones.
+
+    Args:
+        index: the index of a corpus.
+        splits: of it.
+        share: above 0, at most 1; the number of patients is rounded up.
+        seed: of the draw.
+    """
+    if share == 1:
+        return splits
+    train = splits.rows("train")
+    patients = patients_of(index)[train]
+    drawn = {name: hashlib.sha256(f"{seed}\t{name}".encode()).digest() for name in patients.unique()}
+    count = math.ceil(share * len(drawn))
+    kept = sorted(drawn, key=lambda name: drawn[name])[:count]
+    left_out = train.copy()
+    left_out[train] = ~patients.isin(kept).to_numpy()
+    assigned = splits.split.where(~left_out, None)
+    return replace(
+        splits,
+        split=assigned,
+        note=f"{splits.note}; labels of {count} of {len(drawn)} training patients ({share:g}, seed {seed})",
+        digest=_digest(index, assigned),
+        excluded=splits.excluded | {"of a training patient whose labels are not used": int(left_out.sum())},
     )
 
 

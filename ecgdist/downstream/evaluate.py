@@ -19,7 +19,7 @@ from ecgdist.config import Config
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.duplicates import Duplicates, find_duplicates
 from ecgdist.corpus.splits import OnConflict, SeededSplit
-from ecgdist.downstream.assign import Splits, assign_splits, refuse_leak
+from ecgdist.downstream.assign import Splits, assign_splits, fewer_patients, refuse_leak
 from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
 from ecgdist.downstream.label_evaluation import compare_labels
 from ecgdist.downstream.number_evaluation import compare_numbers
@@ -40,27 +40,21 @@ from ecgdist.modelfolder import Model, load
 from ecgdist.record import bits_to_mask
 
 
-class ProbeConfig(Config):
-    """How models are judged, whichever they are."""
+class TaskConfig(Config):
+    """What is to be predicted of whom."""
 
     task: str
     """Name of a shipped task, the path of a .yaml file, or that of a .csv file with labels of your own."""
-    mode: Literal["linear"] = "linear"
-    """`linear`: a logistic regression per label on frozen features, or a ridge regression of a number."""
     folds: Folds | None = None
     """Folds to use instead of the official ones."""
     seeded: SeededSplit | None = None
     """Draw a split by chance, whole patients at a time, instead of using folds."""
     on_conflict: OnConflict = "refuse"
     """What to do about a patient or waveform in two splits; `drop` takes its rows out of the earlier one."""
-    resamples: int = Field(default=1000, ge=100)
-    """Bootstrap resamples of the confidence intervals."""
-    specificity: float = Field(default=SPECIFICITY, gt=0, lt=1)
-    """At which sensitivity is reported: the threshold that has it on validation."""
-    seed: int = Field(default=0, ge=0)
-    """Of the bootstrap and of the untrained encoder."""
-    batch_rows: int = Field(default=64, ge=1)
-    """ECGs encoded at once."""
+    label_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the training patients whose labels are used; validation and test stay whole."""
+    label_seed: int = Field(default=0, ge=0)
+    """Of the choice of these patients; with one seed, a larger share holds the smaller ones."""
     allow_leak: bool = False
     """Go on when test patients were in pretraining; the figures then carry a warning."""
 
@@ -69,6 +63,22 @@ class ProbeConfig(Config):
         if self.folds is not None and self.seeded is not None:
             raise ValueError("folds and seeded both set the split; give one of them")
         return self
+
+
+class ProbeConfig(TaskConfig):
+    """How models are judged, whichever they are."""
+
+    mode: Literal["linear", "trained"] = "linear"
+    """`linear`: a logistic regression per label on frozen features, or a ridge regression of a number; `trained`: the
+    model's own readout, which `ecgdist finetune` made, beside that probe on an untrained encoder."""
+    resamples: int = Field(default=1000, ge=100)
+    """Bootstrap resamples of the confidence intervals."""
+    specificity: float = Field(default=SPECIFICITY, gt=0, lt=1)
+    """At which sensitivity is reported: the threshold that has it on validation."""
+    seed: int = Field(default=0, ge=0)
+    """Of the bootstrap and of the untrained encoder."""
+    batch_rows: int = Field(default=64, ge=1)
+    """ECGs encoded at once."""
 
 
 class EvaluateConfig(ProbeConfig):
@@ -122,7 +132,7 @@ class Setup:
     task_digest: str
 
     @classmethod
-    def of(cls, config: ProbeConfig, corpus: Corpus) -> Setup:
+    def of(cls, config: TaskConfig, corpus: Corpus) -> Setup:
         """Choose task and splits.
 
         Raises:
@@ -138,6 +148,7 @@ class Setup:
         splits = assign_splits(index, task, config.seeded or config.folds, same.pairs, config.on_conflict)
         if own and own.has_split and splits.official:
             splits = replace(splits, note=f"split named in {own.where}")
+        splits = fewer_patients(index, splits, config.label_share, config.label_seed)
         digest = hashlib.sha256(f"{task.model_dump_json()}{own.sha256 if own else ''}".encode()).hexdigest()
         return cls(corpus, index, task, splits, (*notes, *_open_questions(same)), digest)
 
@@ -264,7 +275,7 @@ def _open_questions(same: Duplicates) -> list[str]:
     ]
 
 
-def check_leak(config: ProbeConfig, model: Model, where: str, setup: Setup) -> tuple[str, ...]:
+def check_leak(config: TaskConfig, model: Model, where: str, setup: Setup) -> tuple[str, ...]:
     """What must be said of test patients that a model may have seen, and of what stays open about them.
 
     Args:

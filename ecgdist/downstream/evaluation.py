@@ -62,7 +62,8 @@ class Evaluation(BaseModel, ABC):
         kind: of the task.
         task: name of the task.
         title: what the task is.
-        mode: ``"linear"``.
+        mode: ``"linear"``, a probe on frozen features, or ``"trained"``, the readout that came out of `finetune`; the
+            untrained encoder is always judged by the probe.
         counts: records and patients of each split.
         excluded: rows of the index that take no part, by reason.
         split_note: which split was used.
@@ -95,7 +96,23 @@ class Evaluation(BaseModel, ABC):
     def headline(self) -> str:
         """What is shown above the figures."""
         size = self.counts["test"]
-        return f"{self.title}, linear probe: {size.records} test records of {size.patients} patients"
+        how = {"linear": "linear probe", "trained": "trained on labels"}[self.mode]
+        return f"{self.title}, {how}: {size.records} test records of {size.patients} patients"
+
+    @property
+    def arms(self) -> tuple[str, str]:
+        """The two encoders, in words."""
+        return {"linear": "pretrained", "trained": "trained"}[self.mode], "random encoder"
+
+    @property
+    def predictor(self) -> str:
+        """What is judged, to begin a sentence with."""
+        return {"linear": "A linear probe", "trained": "The model trained on labels"}[self.mode]
+
+    @property
+    def control(self) -> str:
+        """What it is compared with."""
+        return {"linear": "the same probe", "trained": "a linear probe"}[self.mode]
 
     @abstractmethod
     def tables(self) -> list[Table]:
@@ -114,6 +131,7 @@ def common_fields(
     method: str,
     seed: int,
     more_warnings: Sequence[str] = (),
+    mode: str = "linear",
 ) -> dict[str, Any]:
     """What evaluations of all kinds say of who was judged, and how; the fields of `Evaluation` but for the figures'.
 
@@ -125,12 +143,13 @@ def common_fields(
         method: how the intervals were made.
         seed: of the bootstrap.
         more_warnings: of this kind of task.
+        mode: how the predictions were made.
     """
     counts = split_sizes(index, splits)
     return {
         "task": task.name,
         "title": task.title,
-        "mode": "linear",
+        "mode": mode,
         "counts": counts,
         "excluded": splits.excluded,
         "split_note": splits.note,

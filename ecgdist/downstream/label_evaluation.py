@@ -39,12 +39,12 @@ _SHORT = {"sensitivity": "sens.", "specificity": "spec."}
 
 
 class Arm(BaseModel):
-    """The probe on one encoder's features."""
+    """One predictor: the probe on an encoder's features, or a trained readout, which has no regularisation."""
 
     model_config = ConfigDict(frozen=True)
 
     metrics: Metrics
-    inverse_regularisation: float
+    inverse_regularisation: float | None
     validation_auroc: float
 
 
@@ -100,7 +100,7 @@ class MultilabelEvaluation(Evaluation):
         """Macro means, labels and subgroups."""
         macros = Table(title=Text(self.headline), caption=Text(self._caption), caption_justify="left")
         macros.add_column("")
-        for column in ("pretrained", "random encoder", "difference"):
+        for column in (*self.arms, "difference"):
             macros.add_column(column, justify="right")
         for name, figures in self.macro_rows():
             macros.add_row(name, *map(str, figures))
@@ -129,7 +129,7 @@ class MultilabelEvaluation(Evaluation):
 
     def _labels_table(self) -> Table:
         table = Table(
-            title="by label, pretrained encoder; the last column is the random encoder's AUROC",
+            title=f"by label, {self.arms[0]} encoder; the last column is the random encoder's AUROC",
             caption=f"few: fewer than {FEW_POSITIVES} test positives" if self.pretrained.metrics.few else "",
             caption_justify="left",
         )
@@ -177,8 +177,8 @@ class MultilabelEvaluation(Evaluation):
         else:
             verdict = "which this test set is too small to tell from zero"
         return [
-            f"A linear probe on {self.task} reaches a macro AUROC of {ours} on {self.counts['test'].records:,} test "
-            f"records, the same probe on the untrained encoder {other} (95 % intervals).",
+            f"{self.predictor} on {self.task} reaches a macro AUROC of {ours} on {self.counts['test'].records:,} test "
+            f"records, {self.control} on the untrained encoder {other} (95 % intervals).",
             f"The paired difference is {difference}: {verdict}.",
         ]
 
@@ -211,31 +211,55 @@ def compare_labels(
         DataError: if a label cannot be fitted or judged; see `linear_probe` and `summarise`.
     """
     truth, labels = task.truth(index), tuple(task.labels)
-    probes = [probe(features, truth, splits, labels) for features in (pretrained, random_encoder)]
-    # Which labels can be fitted depends on the truth alone, so both probes have the same ones.
-    fitted = probes[0].labels
+    ours, other = (probe(features, truth, splits, labels) for features in (pretrained, random_encoder))
+    return judge_labels(index, task, splits, ours, other, provenance, resamples, seed, specificity)
+
+
+def judge_labels(
+    index: pd.DataFrame,
+    task: MultilabelTask,
+    splits: Splits,
+    ours: ProbeResult,
+    other: ProbeResult,
+    provenance: Provenance,
+    resamples: int = 1000,
+    seed: int = 0,
+    specificity: float = SPECIFICITY,
+    mode: str = "linear",
+) -> MultilabelEvaluation:
+    """Judge two predictors by what they say of the same validation and test rows.
+
+    Args:
+        index, task, splits, provenance, resamples, seed, specificity: as of `compare_labels`.
+        ours: predictions of the pretrained encoder.
+        other: of the untrained one, of the same labels.
+        mode: how `ours` were made.
+
+    Raises:
+        DataError: if a label cannot be judged; see `summarise`.
+    """
+    assert ours.labels == other.labels, "predictors of other labels cannot be compared"
+    truth, labels = task.truth(index), tuple(task.labels)
+    fitted = ours.labels
     kept = truth[:, [labels.index(label) for label in fitted]]
     judge = LabelJudge.of(index, splits, kept, fitted, resamples, seed, specificity)
-    (ours, cuts), (other, other_cuts) = (judge.bootstrap(found.validation, found.test) for found in probes)
-    arms = [
-        _arm(probes[0], judge.summarise(ours, cuts)),
-        _arm(probes[1], judge.summarise(other, other_cuts)),
-    ]
+    (boot, cuts), (other_boot, other_cuts) = (judge.bootstrap(e.validation, e.test) for e in (ours, other))
+    arms = [_arm(ours, judge.summarise(boot, cuts)), _arm(other, judge.summarise(other_boot, other_cuts))]
     metrics = arms[0].metrics
     common = metrics.macro_common
-    difference, p_value = paired_difference(ours, other, fitted, metrics.macro.labels)
-    score = judge.test.mean(probes[0].test)
+    difference, p_value = paired_difference(boot, other_boot, fitted, metrics.macro.labels)
+    score = judge.test.mean(ours.test)
     groups, small = label_subgroups(judge.test.facts(index), judge.truth, score, fitted, judge.resamples)
     method = f"{resamples} resamples: {BOOTSTRAP_METHOD}"
-    warnings = label_warnings(probes[0].left_out, metrics)
+    warnings = label_warnings(ours.left_out, metrics)
     return MultilabelEvaluation(
-        **common_fields(index, task, splits, provenance, method, seed, warnings),
+        **common_fields(index, task, splits, provenance, method, seed, warnings, mode),
         p_value=p_value,
         specificity=specificity,
         pretrained=arms[0],
         random_encoder=arms[1],
         difference=difference,
-        difference_common=paired_difference(ours, other, fitted, common.labels)[0] if common else None,
+        difference_common=paired_difference(boot, other_boot, fitted, common.labels)[0] if common else None,
         subgroups=groups,
         small_subgroups=small,
         reliability=tuple(

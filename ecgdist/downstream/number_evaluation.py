@@ -36,12 +36,12 @@ from ecgdist.downstream.tasks import RegressionTask, patients_of
 
 
 class NumberArm(BaseModel):
-    """Ridge regression on one encoder's features."""
+    """One predictor: ridge regression on an encoder's features, or a trained readout, which has no regularisation."""
 
     model_config = ConfigDict(frozen=True)
 
     metrics: NumberFigures
-    regularisation: float
+    regularisation: float | None
     validation_rmse: float
 
 
@@ -86,7 +86,7 @@ class RegressionEvaluation(Evaluation):
             caption_justify="left",
         )
         figures.add_column("")
-        for column in ("pretrained", "random encoder", "difference"):
+        for column in (*self.arms, "difference"):
             figures.add_column(column, justify="right")
         for name, cells in self.rows():
             figures.add_row(escape(name), *map(str, cells))
@@ -94,7 +94,7 @@ class RegressionEvaluation(Evaluation):
 
     def _subgroups_table(self) -> Table:
         groups = Table(
-            title=Text(f"by subgroup, MAE ({self.unit}) of the pretrained encoder"),
+            title=Text(f"by subgroup, MAE ({self.unit}) of the {self.arms[0]} encoder"),
             caption=Text(small_note(self.small_subgroups)),
             caption_justify="left",
         )
@@ -115,9 +115,10 @@ class RegressionEvaluation(Evaluation):
             verdict = "the untrained encoder is the better one on this test set"
         else:
             verdict = "which this test set is too small to tell from zero"
+        ours = f"{self.pretrained.metrics.mae} {self.unit}"
         return [
-            f"A linear probe on {self.task} has a mean absolute error of {self.pretrained.metrics.mae} {self.unit} on "
-            f"{self.counts['test'].records:,} test records, the same probe on the untrained encoder "
+            f"{self.predictor} on {self.task} has a mean absolute error of {ours} on "
+            f"{self.counts['test'].records:,} test records, {self.control} on the untrained encoder "
             f"{self.random_encoder.metrics.mae} (95 % intervals).",
             f"The paired difference is {difference}: {verdict}.",
         ]
@@ -140,25 +141,45 @@ def compare_numbers(
     """
     numbers = task.numbers(index)
     train, validation, test = map(splits.rows, SPLITS)
-    found = [
+    ours, other = (
         ridge_probe(each[train], numbers[train], each[validation], numbers[validation], each[test])
         for each in (pretrained, random_encoder)
-    ]
+    )
+    return judge_numbers(index, task, splits, ours, other, provenance, resamples, seed)
+
+
+def judge_numbers(
+    index: pd.DataFrame,
+    task: RegressionTask,
+    splits: Splits,
+    ours: RidgeResult,
+    other: RidgeResult,
+    provenance: Provenance,
+    resamples: int = 1000,
+    seed: int = 0,
+    mode: str = "linear",
+) -> RegressionEvaluation:
+    """Judge two predictors of a number; arguments as of `judge_labels`.
+
+    Raises:
+        DataError: if all test records have one number.
+    """
+    numbers = task.numbers(index)
     records = Records.of(index, splits, "test")
     facts, truth = records.facts(index), numbers[records.first]
     drawn = Resamples.of(patients_of(facts).tolist(), resamples, seed)
-    ours, other = (bootstrap_numbers(truth, records.mean(each.test), drawn) for each in found)
-    difference, p_value = number_difference(ours, other)
-    groups, small = number_subgroups(facts, truth, records.mean(found[0].test), drawn)
+    boot, other_boot = (bootstrap_numbers(truth, records.mean(each.test), drawn) for each in (ours, other))
+    difference, p_value = number_difference(boot, other_boot)
+    groups, small = number_subgroups(facts, truth, records.mean(ours.test), drawn)
     method = f"{resamples} resamples: {NUMBER_METHOD}"
     return RegressionEvaluation(
-        **common_fields(index, task, splits, provenance, method, seed),
+        **common_fields(index, task, splits, provenance, method, seed, mode=mode),
         p_value=p_value,
         target=task.target,
         unit=task.unit,
         resamples=resamples,
-        pretrained=_arm(found[0], number_summary(ours)),
-        random_encoder=_arm(found[1], number_summary(other)),
+        pretrained=_arm(ours, number_summary(boot)),
+        random_encoder=_arm(other, number_summary(other_boot)),
         difference=difference,
         subgroups=groups,
         small_subgroups=small,

@@ -26,12 +26,12 @@ _MAX_ITERATIONS = 5000
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A fitted probe, seen through its predictions.
+    """A fitted probe, or another predictor of labels, seen through its predictions.
 
     Attributes:
         labels: the labels that were fitted, in the order of the columns below.
         left_out: labels that were not, with the reason.
-        inverse_regularisation: scikit-learn's C, chosen by the validation macro AUROC.
+        inverse_regularisation: scikit-learn's C, chosen by the validation macro AUROC; None for no probe.
         validation_auroc: that macro AUROC.
         validation: ``(n, labels)`` probabilities.
         test: ``(n, labels)`` probabilities.
@@ -39,7 +39,7 @@ class ProbeResult:
 
     labels: tuple[str, ...]
     left_out: dict[str, str]
-    inverse_regularisation: float
+    inverse_regularisation: float | None
     validation_auroc: float
     validation: FloatArray
     test: FloatArray

@@ -21,16 +21,16 @@ REGULARISATION = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6)
 
 @dataclass(frozen=True)
 class RidgeResult:
-    """A fitted ridge regression, seen through its predictions.
+    """A fitted ridge regression, or another predictor of a number, seen through its predictions.
 
     Attributes:
-        regularisation: scikit-learn's alpha, chosen by the validation root mean squared error.
+        regularisation: scikit-learn's alpha, chosen by the validation root mean squared error; None for another one.
         validation_rmse: that error.
         validation: ``(n,)`` predictions.
         test: ``(n,)`` predictions.
     """
 
-    regularisation: float
+    regularisation: float | None
     validation_rmse: float
     validation: FloatArray
     test: FloatArray

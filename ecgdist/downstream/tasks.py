@@ -25,6 +25,9 @@ from ecgdist.errors import ConfigError, DataError
 
 INDEX_COLUMNS = ("record_id", "source", "segment", "patient_key", "age", "sex", "labels", "split")
 
+TASK_FILES = (".yaml", ".yml", ".csv")
+"""How the path of a task's file ends; anything else is the name of a shipped one."""
+
 BoolArray = npt.NDArray[np.bool_]
 FloatArray = npt.NDArray[np.float64]
 

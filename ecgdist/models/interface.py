@@ -37,6 +37,7 @@ class Encoder(nn.Module, ABC):
             them; masked prediction (wav2vec) needs that.
         settings: the fields of `EncoderConfig` that it reads, beside kind, size and activation checkpointing.
         sizes: what each name of a size stands for.
+        stack: name of the list of its layers, in the order in which they are run.
         dim: width of a token and of an embedding.
         patch_samples: samples from one token to the next.
     """
@@ -45,6 +46,7 @@ class Encoder(nn.Module, ABC):
     replaces_tokens: ClassVar[bool] = False
     settings: ClassVar[frozenset[str]]
     sizes: ClassVar[Mapping[str, Size]]
+    stack: ClassVar[str]
     dim: int
     patch_samples: int
 
@@ -95,6 +97,23 @@ class Encoder(nn.Module, ABC):
             ConfigError: if the window does not fit, or if tokens are to be dropped and `drops_tokens` is False.
             DataError: if the signal does not have 12 leads.
         """
+
+    @property
+    def num_layers(self) -> int:
+        """How many layers stand on the stem."""
+        return len(list(self.get_submodule(self.stack).children()))
+
+    def layer_of(self, weight: str) -> int:
+        """The layer that a weight belongs to: 0 for what comes before the first, then 1 to `num_layers`.
+
+        What comes after the last one, such as its norm, counts with it.
+
+        Args:
+            weight: its name.
+        """
+        if weight.startswith(f"{self.stack}."):
+            return 1 + int(weight.removeprefix(f"{self.stack}.").partition(".")[0])
+        return 0 if weight.startswith(("stem.", "lead_embedding.")) else self.num_layers
 
     def latents(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Latents:
         """What each token is before it has seen any other.

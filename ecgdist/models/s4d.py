@@ -144,6 +144,7 @@ class S4dEncoder(WholeWindowEncoder):
     """
 
     sizes = S4D_SIZES
+    stack = "layers"
     patch_samples = 2
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -32,6 +32,7 @@ class VitEncoder(Encoder):
     replaces_tokens = True
     settings = frozenset({"tokens", "patch_samples", "stem"})
     sizes = SIZES
+    stack = "transformer.blocks"
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__(config)

@@ -144,6 +144,7 @@ class XresnetEncoder(WholeWindowEncoder):
     """
 
     sizes = XRESNET_SIZES
+    stack = "blocks"
     patch_samples = 32
 
     def __init__(self, config: EncoderConfig) -> None:

@@ -1,8 +1,9 @@
-"""The configuration of a pretraining run."""
+"""The configuration of a run: what all kinds of training share, and pretraining."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from abc import ABC
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,21 +18,13 @@ from ecgdist.streaming.execution import StreamLimits
 
 _GLOBAL_BATCH = 1024
 _LEAST_STEPS_PER_EPOCH = 4
-_EPOCHS = 100.0
 
-_Decay = Annotated[float, Field(ge=0, lt=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class DataConfig(Config):
-    """What is read, and in which order."""
+class OrderConfig(Config):
+    """In which order rows are read, and how."""
 
-    exclude_splits: tuple[str, ...] = ("fold9", "fold10", "validation", "test")
-    """Splits that pretraining leaves to evaluation; by default PTB-XL's official ones."""
-    exclude_linked: bool = True
-    """Leave out the other ECGs of their patients, too, and copies of their waveforms under other patients; without it a
-    run that would see one does not start."""
-    evaluation_corpora: tuple[str, ...] = ()
-    """Corpora that will be evaluated on: a run that shares a patient or waveform with one does not start."""
     lanes: int = Field(default=64, ge=1)
     """Lanes of the order; fixed for the life of a run, at least the largest number of workers."""
     global_batch: int | None = Field(default=None, ge=2)
@@ -44,7 +37,7 @@ class DataConfig(Config):
     stream: StreamLimits = StreamLimits()
 
     @model_validator(mode="after")
-    def _fits(self) -> DataConfig:
+    def _fits(self) -> Self:
         if self.global_batch is not None and self.global_batch % self.lanes:
             below = self.global_batch // self.lanes * self.lanes
             nearest = f"{below} or {below + self.lanes}" if below else str(self.lanes)
@@ -54,26 +47,43 @@ class DataConfig(Config):
             )
         return self
 
-    def resolved_global_batch(self, rows: int) -> int:
-        """The global batch for a corpus with so many selected rows."""
+    def resolved_global_batch(self, rows: int, most: int = _GLOBAL_BATCH) -> int:
+        """The global batch for so many selected rows: what is configured, or at most `most`."""
         if self.global_batch is not None:
             return self.global_batch
-        return max(self.lanes, min(_GLOBAL_BATCH, rows // _LEAST_STEPS_PER_EPOCH) // self.lanes * self.lanes)
+        return max(self.lanes, min(most, rows // _LEAST_STEPS_PER_EPOCH) // self.lanes * self.lanes)
 
 
-class OptimizerConfig(Config):
+class DataConfig(OrderConfig):
+    """What is read, and in which order."""
+
+    exclude_splits: tuple[str, ...] = ("fold9", "fold10", "validation", "test")
+    """Splits that pretraining leaves to evaluation; by default PTB-XL's official ones."""
+    exclude_linked: bool = True
+    """Leave out the other ECGs of their patients, too, and copies of their waveforms under other patients; without it a
+    run that would see one does not start."""
+    evaluation_corpora: tuple[str, ...] = ()
+    """Corpora that will be evaluated on: a run that shares a patient or waveform with one does not start."""
+
+
+class AdamWConfig(Config):
+    """AdamW (Loshchilov & Hutter 2019) with clipped gradients."""
+
+    betas: tuple[Decay, Decay] = (0.9, 0.95)
+    """Decay of the first and of the second moment."""
+    clip_norm: float = Field(default=1.0, gt=0)
+    """Largest norm of the gradient of all parameters together."""
+
+
+class OptimizerConfig(AdamWConfig):
     """AdamW with linear warm-up and a half-cosine decay to zero."""
 
     learning_rate: float | None = Field(default=None, gt=0)
     """Peak learning rate; None takes the encoder size's value per 256 rows, scaled by the global batch."""
     weight_decay: float | None = Field(default=None, ge=0)
     """None takes the encoder size's value."""
-    betas: tuple[_Decay, _Decay] = (0.9, 0.95)
-    """Decay of the first and of the second moment."""
     warmup_share: float | None = Field(default=None, ge=0, lt=1)
     """Share of all steps over which the learning rate rises from zero; None takes the size's value."""
-    clip_norm: float = Field(default=1.0, gt=0)
-    """Largest norm of the gradient of all parameters together."""
 
 
 class EngineConfig(Config):
@@ -153,8 +163,8 @@ class WorkersConfig(Config):
 class KeepBest(Config):
     """Which checkpoint is the best one: by a value of training, averaged over the steps since the one before."""
 
-    metric: Literal["loss", "reconstruction", "prediction", "contrastive"] = "loss"
-    """A value of the metrics."""
+    metric: Literal["loss", "reconstruction", "prediction", "contrastive", "validation"] = "loss"
+    """A value of the metrics; `validation` is for fine-tuning, which keeps its best checkpoint by itself."""
     mode: Literal["min", "max"] = "min"
     """Whether the lowest or the highest value is the best."""
 
@@ -176,8 +186,8 @@ class CheckpointConfig(Config):
         return self.every_steps is not None and step % self.every_steps == 0
 
 
-class PretrainConfig(Config):
-    """One pretraining run."""
+class TrainConfig(Config, ABC):
+    """What every run has, whatever it trains."""
 
     corpus: str
     """Folder of the corpus, local or s3://."""
@@ -188,23 +198,20 @@ class PretrainConfig(Config):
     steps: int | None = Field(default=None, ge=1)
     """Optimizer steps in all."""
     epochs: float | None = Field(default=None, gt=0)
-    """Passes over the selected rows, instead of `steps`; 100 if neither is given."""
+    """Passes over the selected rows, instead of `steps`."""
     log_every_steps: int = Field(default=10, ge=1)
     """Steps between lines on the console and in the metrics."""
-    data: DataConfig = DataConfig()
-    device: DeviceStep = DeviceStep()
-    """Preprocessing on the training device."""
-    augment: AugmentConfig = AugmentConfig()
-    """What makes the views of an ECG differ beside mask and window; by default nothing."""
-    encoder: EncoderConfig = EncoderConfig()
-    objective: ObjectiveConfig = ObjectiveConfig()
-    optimizer: OptimizerConfig = OptimizerConfig()
+    data: OrderConfig = OrderConfig()
+    optimizer: AdamWConfig = AdamWConfig()
     engine: EngineConfig = EngineConfig()
     workers: WorkersConfig = WorkersConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
 
+    usual_epochs: ClassVar[float]
+    """Where neither `steps` nor `epochs` is given."""
+
     @model_validator(mode="after")
-    def _consistent(self) -> PretrainConfig:
+    def _one_length_and_a_lane_each(self) -> Self:
         if self.steps is not None and self.epochs is not None:
             raise ValueError(
                 f"steps = {self.steps} and epochs = {self.epochs} set the same thing; give one of them"
@@ -215,6 +222,44 @@ class PretrainConfig(Config):
                 f"workers.{name} = {self.workers.most} is more than data.lanes = {self.data.lanes}: "
                 "every worker needs a lane"
             )
+        return self
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        if self.steps is not None:
+            return self.steps
+        return max(1, round((self.epochs or self.usual_epochs) * steps_per_epoch))
+
+    def fixed_part(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with the one that began; the others may change."""
+        content = self.model_dump(mode="json")
+        for free in ("corpus", "out", "log_every_steps", "workers", "checkpoint"):
+            del content[free]
+        for free in ("stream", "record_rows"):
+            del content["data"][free]
+        for free in ("micro_batch", "compile"):
+            del content["engine"][free]
+        return content
+
+
+class PretrainConfig(TrainConfig):
+    """One pretraining run."""
+
+    epochs: float | None = Field(default=None, gt=0)
+    """Passes over the selected rows, instead of `steps`; 100 if neither is given."""
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    device: DeviceStep = DeviceStep()
+    """Preprocessing on the training device."""
+    augment: AugmentConfig = AugmentConfig()
+    """What makes the views of an ECG differ beside mask and window; by default nothing."""
+    encoder: EncoderConfig = EncoderConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+
+    usual_epochs: ClassVar[float] = 100.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
         try:
             check_together(self.encoder, self.objective)
         except ConfigError as error:
@@ -226,21 +271,10 @@ class PretrainConfig(Config):
             )
         return self
 
-    def total_steps(self, steps_per_epoch: int) -> int:
-        """Optimizer steps of the whole run."""
-        if self.steps is not None:
-            return self.steps
-        return max(1, round((self.epochs or _EPOCHS) * steps_per_epoch))
-
     def fixed_part(self) -> dict[str, Any]:
-        """The settings that a resumed run must share with the one that began; the others may change."""
-        content = self.model_dump(mode="json")
-        for free in ("corpus", "out", "log_every_steps", "workers", "checkpoint"):
-            del content[free]
-        for free in ("stream", "evaluation_corpora", "record_rows"):
-            del content["data"][free]
-        for free in ("micro_batch", "compile"):
-            del content["engine"][free]
+        """See `TrainConfig.fixed_part`."""
+        content = super().fixed_part()
+        del content["data"]["evaluation_corpora"]
         # A view without any says nothing, as in runs that began before there were augmentations.
         content["augment"] = {view: chosen for view, chosen in content["augment"].items() if chosen}
         return content

@@ -92,8 +92,10 @@ class Mailbox:
 class ProgressView:
     """Prints what arrives in a mailbox while a block runs, and raises the error that training ended with."""
 
-    def __init__(self, console: Console, mailbox: Mailbox, total_steps: int) -> None:
-        self._console, self._mailbox, self._total = console, mailbox, total_steps
+    def __init__(
+        self, console: Console, mailbox: Mailbox, total_steps: int, what: str = "pretraining"
+    ) -> None:
+        self._console, self._mailbox, self._total, self._what = console, mailbox, total_steps, what
         self._stop = threading.Event()
         self._error: EcgdistError | None = None
 
@@ -104,7 +106,7 @@ class ProgressView:
         Raises:
             EcgdistError: the first that a worker gave up with, whatever became of the others by that.
         """
-        columns = (TextColumn("pretraining"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn(self._what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(
             *columns, console=self._console, disable=not self._console.is_terminal, transient=True
         ) as bar:
@@ -150,11 +152,12 @@ class ProgressView:
 
 def line(row: Message, total_steps: int) -> str:
     """One row of metrics as a line of text."""
-    parts = ", ".join(f"{name} {row[name]:.4f}" for name in _PARTS if name in row)
+    named = ", ".join(f"{name} {row[name]:.4f}" for name in _PARTS if name in row)
+    parts = f" ({named})" if named else ""
     mfu = f"  MFU {row['mfu']:.0%}" if "mfu" in row else ""
     left = timedelta(seconds=round((total_steps - row["step"]) * row["seconds_per_step"]))
     return (
-        f"step {row['step']}/{total_steps}  loss {row['loss']:.4f} ({parts})  {row['ecg_per_s']:,.0f} ECG/s{mfu}  "
+        f"step {row['step']}/{total_steps}  loss {row['loss']:.4f}{parts}  {row['ecg_per_s']:,.0f} ECG/s{mfu}  "
         f"waiting {row['waiting_share']:.0%}  gradient {row['gradient_norm']:.2f}  "
         f"lr {row['learning_rate']:.1e}  ETA {left}"
     )

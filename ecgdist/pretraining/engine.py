@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -22,36 +22,40 @@ from ecgdist.errors import DataError
 from ecgdist.models.freezing import is_frozen
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.objectives.teacher import MomentumTeacher
-from ecgdist.pretraining.config import EngineConfig, OptimizerConfig
+from ecgdist.pretraining.config import AdamWConfig, EngineConfig
 from ecgdist.pretraining.nonfinite import GradientWatch
 from ecgdist.pretraining.pickles import refuse_code
 
 _TAG, _UNIVERSAL = "state", "universal"
+_SCALE = "learning_rate_scale"
+
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 for _name in ("all_gather_into_tensor", "reduce_scatter_tensor"):
     # DeepSpeed 0.19 calls them in every step under these names, which torch 2.13 says each time are old.
     warnings.filterwarnings("ignore", rf"`torch\.distributed\.{_name}` is deprecated", FutureWarning)
 
 
-class DeepSpeedEngine:
-    """A student whose weights, gradients and optimizer DeepSpeed may split over workers (ZeRO).
+class ZeroEngine(Generic[Module]):
+    """A module whose weights, gradients and optimizer DeepSpeed may split over workers (ZeRO).
 
     Attributes:
-        module: the student; under ZeRO-3 its weights are partitioned.
+        module: what is trained; under ZeRO-3 its weights are partitioned.
     """
 
     def __init__(
         self,
-        module: PretrainingModule,
+        module: Module,
+        groups: list[dict[str, Any]],
         config: EngineConfig,
-        optimizer: OptimizerConfig,
-        weight_decay: float,
+        optimizer: AdamWConfig,
         num_micro_batches: int,
         universal: bool = False,
     ) -> None:
-        """Hand the student to DeepSpeed. torch's process group must be up; every rank calls this together.
+        """Hand the module to DeepSpeed. torch's process group must be up; every rank calls this together.
 
         Args:
+            groups: for AdamW, as of `parameter_groups`.
             universal: load a universal checkpoint later on, saved with another number of workers.
         """
         self.stage = config.stage
@@ -68,9 +72,7 @@ class DeepSpeedEngine:
             "checkpoint": {"load_universal": universal},
         }
         _avoid_compiling()
-        adamw = torch.optim.AdamW(
-            parameter_groups(module, weight_decay), lr=0.0, betas=optimizer.betas, weight_decay=weight_decay
-        )
+        adamw = torch.optim.AdamW(groups, lr=0.0, betas=optimizer.betas)
         self._engine, *_ = deepspeed.initialize(
             model=module, optimizer=adamw, config=settings, dist_init_required=False
         )
@@ -85,7 +87,7 @@ class DeepSpeedEngine:
         return self._engine.optimizer
 
     def forward(self, *inputs: Tensor, **named: Tensor | int | None) -> dict[str, Tensor]:
-        """What the student makes of a micro-batch; see `PretrainingModule.forward`."""
+        """What the module makes of a micro-batch."""
         outputs: dict[str, Tensor] = self._engine(*inputs, **named)
         return outputs
 
@@ -103,21 +105,15 @@ class DeepSpeedEngine:
     def update(self, learning_rate: float) -> float:
         """Change the weights; returns the norm of the gradient before clipping."""
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get(_SCALE, 1.0)
         # Without ZeRO in fp32, DeepSpeed clips but does not tell the norm; every rank has the whole gradient.
         plain = [] if self._tells_norm else [w.grad for w in self.module.parameters() if w.grad is not None]
         own_norm = torch.nn.utils.get_total_norm(plain)
         self._engine.step()
         return float(self._engine.get_global_grad_norm() if self._tells_norm else own_norm)
 
-    def update_teacher(self, teacher: MomentumTeacher, momentum: float) -> None:
-        """Move the teacher towards the student's present weights, on every rank alike."""
-        named = list(self.module.student_parameters())
-        with self._whole([weight for _, weight in named]):
-            teacher.update(named, momentum)
-
     def full_weights(self) -> dict[str, Tensor]:
-        """The student's weights, whole, in fp32, on the CPU of every rank. All ranks call this together."""
+        """The weights, whole, in fp32, on the CPU of every rank. All ranks call this together."""
         copies = self._unsplit_copies()
         weights = {}
         for name, weight in self.module.named_parameters():
@@ -164,19 +160,54 @@ class DeepSpeedEngine:
         groups = zip(self.optimizer.fp16_groups, self.optimizer.fp32_groups, strict=True)
         return {low: full for lows, fulls in groups for low, full in zip(lows, fulls, strict=True)}
 
+
+class DeepSpeedEngine(ZeroEngine[PretrainingModule]):
+    """The engine of a student, which a teacher may follow."""
+
+    def __init__(
+        self,
+        module: PretrainingModule,
+        config: EngineConfig,
+        optimizer: AdamWConfig,
+        weight_decay: float,
+        num_micro_batches: int,
+        universal: bool = False,
+    ) -> None:
+        """Hand the student to DeepSpeed; see `ZeroEngine`."""
+        groups = parameter_groups(module, weight_decay)
+        super().__init__(module, groups, config, optimizer, num_micro_batches, universal)
+
+    def update_teacher(self, teacher: MomentumTeacher, momentum: float) -> None:
+        """Move the teacher towards the student's present weights, on every rank alike."""
+        named = list(self.module.student_parameters())
+        with self._whole([weight for _, weight in named]):
+            teacher.update(named, momentum)
+
     def _whole(self, weights: list[torch.nn.Parameter]) -> Any:
         if self.stage < 3:
             return nullcontext()
         return deepspeed.zero.GatheredParameters(weights, modifier_rank=None)
 
 
-def parameter_groups(module: torch.nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for AdamW: matrices decay; biases, norms, learned tokens and frozen weights do not."""
+def parameter_groups(
+    module: torch.nn.Module, weight_decay: float, scale: float | None = None
+) -> list[dict[str, Any]]:
+    """Two groups for AdamW: matrices decay; biases, norms, learned tokens and frozen weights do not.
+
+    Args:
+        module: what is trained, or a part of it.
+        weight_decay: of matrices.
+        scale: what the learning rate is multiplied by for them.
+    """
     decayed: list[torch.nn.Parameter] = []
     plain: list[torch.nn.Parameter] = []
     for _, weight in module.named_parameters():
         (decayed if weight.ndim > 1 and not is_frozen(weight) else plain).append(weight)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    more = {} if scale is None else {_SCALE: scale}
+    return [
+        {"params": decayed, "weight_decay": weight_decay} | more,
+        {"params": plain, "weight_decay": 0.0} | more,
+    ]
 
 
 def to_universal(folder: Path) -> None:

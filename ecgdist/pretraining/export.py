@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ RUN, CONFIG = "run.json", "config.yaml"
 MODEL = "model"
 LAST, BEST = "last", "best"
 _ENCODER = "encoder."
+PRETRAINING = "pretraining"
 _FACTS = ("config", "corpus_id", "global_batch", "total_steps", "versions")
 """What is read of ``run.json``."""
 
@@ -52,13 +54,22 @@ def _damaged(run: Location, why: str) -> str:
     )
 
 
+def kind_of(facts: Mapping[str, Any]) -> str:
+    """What kind of training a ``run.json`` is of."""
+    return str(facts.get("kind", PRETRAINING))
+
+
 def read_plan(run: Location) -> RunPlan:
-    """A run laid out again from its ``run.json``.
+    """A pretraining run laid out again from its ``run.json``.
 
     Raises:
-        DataError: if the folder is not a run, or its corpus was replaced.
+        DataError: if the folder is not such a run, or its corpus was replaced.
     """
     facts = read_run(run)
+    if kind_of(facts) != PRETRAINING:
+        raise DataError(
+            f"{run} is a run of {kind_of(facts)}, not of {PRETRAINING}; its model is in {run / MODEL}"
+        )
     plan = RunPlan.of(build(PretrainConfig, facts["config"], str(run / RUN)))
     if plan.corpus.corpus_id != facts["corpus_id"]:
         raise DataError(f"the corpus at {plan.corpus.location} is not the one that {run} was trained on")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,24 +16,48 @@ from ecgdist.errors import ConfigError
 from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.checkpoint import TrainState
-from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.config import PretrainConfig, TrainConfig
+from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
 from ecgdist.pretraining.zero import count_parameters, default_stage
 from ecgdist.streaming.order import Order
 from ecgdist.streaming.selection import Selection, select_rows
 
+AnyConfig = TypeVar("AnyConfig", bound=TrainConfig)
+
 
 @dataclass(frozen=True)
-class RunPlan:
-    """A run laid out; every worker and the driver derive the same."""
+class Plan(ABC):
+    """A run laid out, whatever it trains; every worker and the driver derive the same."""
 
-    config: PretrainConfig
+    config: TrainConfig
     corpus: Corpus
     selection: Selection
-    selected: npt.NDArray[np.bool_]
-    """Over the rows of the corpus's index."""
     order: Order
     total_steps: int
     preprocessing: Preprocessing
+
+    @abstractmethod
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step."""
+
+    def state(self, step: int, world_size: int) -> TrainState:
+        """The training state after `step` steps."""
+        return TrainState(
+            step=step,
+            total_steps=self.total_steps,
+            world_size=world_size,
+            corpus_id=self.corpus.corpus_id,
+            settings=self.config.fixed_part() | {"global_batch": self.order.global_batch},
+        )
+
+
+@dataclass(frozen=True)
+class RunPlan(Plan):
+    """A pretraining run laid out."""
+
+    config: PretrainConfig
+    selected: npt.NDArray[np.bool_]
+    """Over the rows of the corpus's index."""
 
     @classmethod
     def of(cls, config: PretrainConfig) -> RunPlan:
@@ -62,21 +88,25 @@ class RunPlan:
             config,
             corpus,
             selection,
-            selected,
             order,
             config.total_steps(order.steps_per_epoch),
             preprocessing,
+            selected,
         )
 
-    def state(self, step: int, world_size: int) -> TrainState:
-        """The training state after `step` steps."""
-        return TrainState(
-            step=step,
-            total_steps=self.total_steps,
-            world_size=world_size,
-            corpus_id=self.corpus.corpus_id,
-            settings=self.config.fixed_part() | {"global_batch": self.order.global_batch},
-        )
+    def learning_rate_at(self, step: int) -> float:
+        """See `Plan`."""
+        config = self.config
+        peak = peak_learning_rate(config.optimizer, config.encoder, self.order.global_batch)
+        warmup = config.optimizer.warmup_share
+        warmup = config.encoder.shape.warmup_share if warmup is None else warmup
+        return learning_rate_at(step, self.total_steps, peak, warmup)
+
+    @property
+    def weight_decay(self) -> float:
+        """Of matrices."""
+        chosen = self.config.optimizer.weight_decay
+        return self.config.encoder.shape.weight_decay if chosen is None else chosen
 
     def build_module(self) -> PretrainingModule:
         """The student with its initial weights."""
@@ -97,6 +127,6 @@ def _check_adjacent(config: PretrainConfig, preprocessing: Preprocessing) -> Non
         )
 
 
-def with_stage(config: PretrainConfig, zero_stage: int) -> PretrainConfig:
+def with_stage(config: AnyConfig, zero_stage: int) -> AnyConfig:
     """The configuration with a ZeRO stage in place."""
     return config.model_copy(update={"engine": config.engine.model_copy(update={"zero_stage": zero_stage})})

@@ -1,4 +1,4 @@
-"""Ray Train, as a pretraining run uses it: what the cluster must have, and workers that come, go and come back."""
+"""Ray Train, as a run uses it: what the cluster must have, and workers that come, go and come back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ray
 import ray.train
@@ -17,12 +18,11 @@ from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError, Work
 
 from ecgdist.errors import ConfigError, TrainingError
 from ecgdist.lease import Lease
-from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.config import TrainConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.controller import GiveNotice
 from ecgdist.pretraining.notices import HeedSigterm
 from ecgdist.pretraining.stopping import Cause, Stopped
-from ecgdist.pretraining.worker import train_worker
 from ecgdist.raytools import find_user_error
 from ecgdist.scratch import scratch_folder
 
@@ -39,7 +39,7 @@ _DRAINED_S = 120.0
 """How long a drained node is waited for before training starts on the others; Ray Train counts it until it is gone."""
 
 
-def local_cpus(config: PretrainConfig) -> int:
+def local_cpus(config: TrainConfig) -> int:
     """Logical CPUs that a local cluster needs for the run: for its workers, and for the read tasks that feed them.
 
     Of these there are two around the start of a segment.
@@ -47,7 +47,7 @@ def local_cpus(config: PretrainConfig) -> int:
     return math.ceil(config.workers.most * (config.workers.cpus_each + 2 * config.data.stream.cpus_per_task))
 
 
-def check_cluster(config: PretrainConfig) -> None:
+def check_cluster(config: TrainConfig) -> None:
     """Refuse a cluster on which workers would wait for a GPU, or for the CPUs of the tasks that read for them.
 
     Raises:
@@ -70,7 +70,7 @@ def check_cluster(config: PretrainConfig) -> None:
         _check_nodes(config)
 
 
-def _check_nodes(config: PretrainConfig) -> None:
+def _check_nodes(config: TrainConfig) -> None:
     """Ray Train starts as many workers on a node as fit, and knows nothing of read tasks."""
     workers, read = config.workers, config.data.stream.cpus_per_task
     for node in ray.nodes():
@@ -86,15 +86,26 @@ def _check_nodes(config: PretrainConfig) -> None:
             )
 
 
-def uses_gpu(config: PretrainConfig) -> bool:
+def uses_gpu(config: TrainConfig) -> bool:
     """Whether the workers get a GPU each."""
     return config.workers.accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
 
 
+TrainLoop = Callable[[dict[str, Any]], Stopped | None]
+"""What every worker runs; see `worker.run_worker`."""
+
+
 def train(
-    config: PretrainConfig, mailbox: Mailbox, lease: Lease, say: Callable[[str], None]
+    loop: TrainLoop, config: TrainConfig, mailbox: Mailbox, lease: Lease, say: Callable[[str], None]
 ) -> Stopped | None:
     """Train until the run is done or asked to stop; workers that had to leave start again where there is room.
+
+    Args:
+        loop: what every worker runs.
+        config: of the run.
+        mailbox: where workers speak to the driver.
+        lease: of the run.
+        say: tells the user a sentence.
 
     Returns:
         How far training came if it was asked to stop, None otherwise.
@@ -108,7 +119,7 @@ def train(
             # Ray's own notes of a run are not what resuming reads. On this machine, every start has its own, and none
             # needs storage that may be away just then.
             with scratch_folder("raytrain") as notes:
-                trainer = _trainer(config, mailbox, lease, start, notes)
+                trainer = _trainer(loop, config, mailbox, lease, start, notes)
                 stopped = _fit(trainer, config.workers.max_failures)
         except ray.train.ControllerError as error:
             # Ray Train 2.60 gives up when a worker dies between its set-up and the call of the training function.
@@ -154,13 +165,15 @@ def _lost_workers(error: ray.train.TrainingFailedError, max_failures: int) -> Tr
     )
 
 
-def _trainer(config: PretrainConfig, mailbox: Mailbox, lease: Lease, start: int, notes: Path) -> TorchTrainer:
+def _trainer(
+    loop: TrainLoop, config: TrainConfig, mailbox: Mailbox, lease: Lease, start: int, notes: Path
+) -> TorchTrainer:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
     workers, use_gpu = config.workers, uses_gpu(config)
     trainer = TorchTrainer(
-        train_worker,
+        loop,
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "mailbox": mailbox,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -16,7 +17,7 @@ from ecgdist.errors import StorageError
 from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.pretraining.checkpoint import STUDENT, TEACHER
 from ecgdist.pretraining.documents import Facts, file_facts, files_below
-from ecgdist.pretraining.engine import DeepSpeedEngine
+from ecgdist.pretraining.engine import ZeroEngine
 from ecgdist.pretraining.group import Group
 from ecgdist.scratch import new_scratch
 
@@ -37,7 +38,7 @@ class Snapshot:
     weights: dict[str, dict[str, Tensor]]
 
     @classmethod
-    def take(cls, engine: DeepSpeedEngine, teacher: MomentumTeacher | None, group: Group) -> Snapshot:
+    def take(cls, engine: ZeroEngine[Any], teacher: MomentumTeacher | None, group: Group) -> Snapshot:
         """Copy the state as it is now; all ranks together.
 
         Raises:

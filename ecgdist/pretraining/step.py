@@ -52,12 +52,10 @@ NO_AUGMENTATIONS = AugmentConfig()
 
 
 class Engine(Protocol):
-    """What a step needs of the thing that holds the student's weights; see `engine.DeepSpeedEngine`."""
-
-    module: PretrainingModule
+    """What a step needs of the thing that holds the weights; see `engine.ZeroEngine`."""
 
     def forward(self, *inputs: Tensor, **named: Tensor | int | None) -> dict[str, Tensor]:
-        """What the student makes of a micro-batch; see `PretrainingModule.forward`."""
+        """What the module makes of a micro-batch."""
 
     def backward(self, loss: Tensor, last: bool) -> None:
         """Accumulate gradients; `last` marks the step's last micro-batch."""
@@ -67,6 +65,12 @@ class Engine(Protocol):
 
     def update(self, learning_rate: float) -> float:
         """Change the weights; returns the norm of the gradient before clipping."""
+
+
+class StudentEngine(Engine, Protocol):
+    """The engine of a student; see `engine.DeepSpeedEngine`."""
+
+    module: PretrainingModule
 
     def update_teacher(self, teacher: MomentumTeacher, momentum: float) -> None:
         """Move the teacher towards the student."""
@@ -138,12 +142,76 @@ class _Known(NamedTuple):
     patient: Tensor | None
 
 
-class TrainingStep:
-    """Runs steps of one worker."""
+class GlobalStep:
+    """What steps on the global batch have in common, whatever they train.
+
+    Attributes:
+        group: all ranks.
+        order: of the rows.
+        device: to train on.
+        chunks: the places of this rank's rows that pass through the model together.
+    """
+
+    def __init__(self, order: Order, group: Group, micro_batch: int, device: torch.device) -> None:
+        self.order, self.group, self.device = order, group, device
+        rows = len(order.positions_of(group.rank, group.world_size))
+        self.chunks = np.array_split(np.arange(rows), micro_batches(order, group.world_size, micro_batch))
+
+    def rows(self, chunk: npt.NDArray[np.int_]) -> tuple[Tensor, Tensor]:
+        """The rows of a micro-batch and their weights.
+
+        Under ZeRO-3 all ranks must run the model equally often; one without rows left runs one of weight 0.
+        """
+        rows = torch.as_tensor(chunk if len(chunk) else [0], device=self.device)
+        return rows, torch.full((len(rows),), float(len(chunk) > 0), device=self.device)
+
+    def agree(
+        self, totals: Tensor, bad_loss: list[bool], bad_gradient: Tensor, votes: Votes
+    ) -> tuple[Tensor, int, Votes]:
+        """Over all ranks: sums, in how many micro-batches loss or gradient is not finite, and votes."""
+        counts = torch.cat([totals, torch.tensor([sum(bad_loss)]), votes.counts()]).to(self.device)
+        num = len(totals)
+        counts[num] += bad_gradient.sum()
+        counts = self.group.sum(counts).cpu()
+        return counts[:num], int(counts[num]), Votes.agreed(counts[num + 1 :])
+
+    def stop(
+        self,
+        batch: RankBatch,
+        chunks: list[npt.NDArray[np.int_]],
+        bad_loss: list[bool],
+        bad_gradient: list[Tensor],
+    ) -> NoReturn:
+        """Raise, on all ranks, where a loss or gradient was not finite."""
+        bad = [loss or bool(gradient) for loss, gradient in zip(bad_loss, bad_gradient, strict=True)]
+        suspects = [
+            batch.row_ids[i] for chunk, is_bad in zip(chunks, bad, strict=True) if is_bad for i in chunk
+        ]
+        what = "loss" if any(bad_loss) else "gradient"
+        own = Suspects(batch.step, self.group.rank, what, suspects, batch.row_ids) if any(bad) else None
+        raise NotFiniteError.of([found for found in self.group.gather_objects(own) if found])
+
+
+def refuse_infinite(gradient_norm: float, step: int) -> None:
+    """Stop where only the sum of the gradients is not finite.
+
+    Raises:
+        TrainingError: on all ranks together.
+    """
+    if not math.isfinite(gradient_norm):
+        raise TrainingError(
+            f"step {step}: the gradient is not finite (norm {gradient_norm}), though every rank's part is. "
+            "The weights it gave are not saved. Begin anew in another --out with a lower "
+            "optimizer.learning_rate, or with engine.precision = fp32"
+        )
+
+
+class TrainingStep(GlobalStep):
+    """Runs steps of one worker of a pretraining run."""
 
     def __init__(
         self,
-        engine: Engine,
+        engine: StudentEngine,
         teacher: MomentumTeacher | None,
         objective: ObjectiveConfig,
         preprocessing: Preprocessing,
@@ -154,16 +222,14 @@ class TrainingStep:
         device: torch.device,
         augmentations: AugmentConfig = NO_AUGMENTATIONS,
     ) -> None:
+        super().__init__(order, group, micro_batch, device)
         self.engine, self.teacher, self.objective = engine, teacher, objective
-        self._preprocessing, self._order, self._group, self._device = preprocessing, order, group, device
-        self._total_steps, self._augmentations = total_steps, augmentations
+        self._preprocessing, self._total_steps = preprocessing, total_steps
+        self._augmentations = augmentations
         self._draws = Draws(order.seed, order.global_batch)
         self._rank_rows = [len(order.positions_of(r, group.world_size)) for r in range(group.world_size)]
         self._contrast = objective.contrastive.kind if objective.contrastive.weight > 0 else None
         self._passes, self._losses = objective.student_passes, objective.losses
-        self._chunks = np.array_split(
-            np.arange(self._rank_rows[group.rank]), micro_batches(order, group.world_size, micro_batch)
-        )
 
     def __call__(
         self, batch: RankBatch, learning_rate: float, votes: Votes = NO_VOTES, look: bool = False
@@ -183,7 +249,7 @@ class TrainingStep:
         """
         own = self._views(batch)
         known = self._known(own)
-        chunks = [(view, chunk) for view in range(self._passes) for chunk in self._chunks]
+        chunks = [(view, chunk) for view in range(self._passes) for chunk in self.chunks]
         totals = torch.zeros(len(self._losses), dtype=torch.float64)
         bad_loss, bad_gradient, embeddings = [], [], []
         for number, (view, chunk) in enumerate(chunks):
@@ -194,16 +260,11 @@ class TrainingStep:
             totals += sums
             bad_loss.append(not torch.isfinite(sums).all())
             bad_gradient.append(self.engine.take_not_finite())
-        totals, num_bad, agreed = self._agree(totals, bad_loss, torch.stack(bad_gradient), votes)
+        totals, num_bad, agreed = self.agree(totals, bad_loss, torch.stack(bad_gradient), votes)
         if num_bad:
-            self._stop(batch, [chunk for _, chunk in chunks], bad_loss, bad_gradient)
+            self.stop(batch, [chunk for _, chunk in chunks], bad_loss, bad_gradient)
         gradient_norm = self.engine.update(learning_rate)
-        if not math.isfinite(gradient_norm):
-            raise TrainingError(
-                f"step {batch.step}: the gradient is not finite (norm {gradient_norm}), though every rank's part is. "
-                "The weights it gave are not saved. Begin anew in another --out with a lower "
-                "optimizer.learning_rate, or with engine.precision = fp32"
-            )
+        refuse_infinite(gradient_norm, batch.step)
         if self.teacher is not None:
             contrast = self.objective.contrastive
             momentum = momentum_at(
@@ -215,7 +276,7 @@ class TrainingStep:
 
     def _views(self, batch: RankBatch) -> _Batch:
         """Filter, cut, augment and scale the views; every draw depends on the position in the global batch alone."""
-        pre, draws, device = self._preprocessing, self._draws, self._device
+        pre, draws, device = self._preprocessing, self._draws, self.device
         valid = torch.from_numpy(batch.valid_samples).to(device)
         lead_mask = torch.from_numpy(batch.lead_mask).to(device)
         filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
@@ -259,45 +320,37 @@ class TrainingStep:
 
     def _look_ahead(self, own: _Batch) -> tuple[list[Tensor], Tensor]:
         """What the student makes of this rank's rows in each of its views, where it is asked to; and the census."""
-        module, weight = self.engine.module, torch.ones(len(own.positions), device=self._device)
+        module, weight = self.engine.module, torch.ones(len(own.positions), device=self.device)
         views = own.views[: self._passes]
         counts = torch.stack([module.count(*view[:4], weight).double() for view in views]).sum(dim=0)
         if not module.looks_ahead:
-            return [], self._group.sum(counts)
-        outputs = [[self._looked(view, chunk) for chunk in self._chunks] for view in views]
+            return [], self.group.sum(counts)
+        outputs = [[self._looked(view, chunk) for chunk in self.chunks] for view in views]
         looks = [part["look"] for view in outputs for part in view if "look" in part]
         census = torch.cat([counts, torch.stack(looks).sum(dim=0)]) if looks else counts
         queries = [torch.cat([part["query"] for part in view]) for view in outputs if "query" in view[0]]
-        return queries, self._group.sum(census)
+        return queries, self.group.sum(census)
 
     def _looked(self, view: _View, chunk: npt.NDArray[np.int_]) -> dict[str, Tensor]:
-        rows, weight = self._rows(chunk)
+        rows, weight = self.rows(chunk)
         outputs = self.engine.forward(*view.rows(rows)[:4], weight, look_ahead=True)
         if "query" in outputs:
             outputs["query"] = at_least_float32(outputs["query"][: len(chunk)])
         return outputs
 
     def _gather(self, rows: Tensor) -> Tensor:
-        return self._group.gather_rows(rows, self._rank_rows)
+        return self.group.gather_rows(rows, self._rank_rows)
 
     def _teacher_keys(self, view: _View) -> Tensor:
         assert self.teacher is not None
-        parts = [self.teacher.keys(*view.rows(torch.from_numpy(c))[:3]) for c in self._chunks if len(c)]
+        parts = [self.teacher.keys(*view.rows(torch.from_numpy(c))[:3]) for c in self.chunks if len(c)]
         return torch.cat(parts)
-
-    def _rows(self, chunk: npt.NDArray[np.int_]) -> tuple[Tensor, Tensor]:
-        """The rows of a micro-batch and their weights.
-
-        Under ZeRO-3 all ranks must run the model equally often; one without rows left runs one of weight 0.
-        """
-        rows = torch.as_tensor(chunk if len(chunk) else [0], device=self._device)
-        return rows, torch.full((len(rows),), float(len(chunk) > 0), device=self._device)
 
     def _forward(
         self, own: _Batch, known: _Known, view: int, chunk: npt.NDArray[np.int_], step: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Of one micro-batch: the loss, scaled for an engine that averages over ranks, plain sums, and embeddings."""
-        rows, weight = self._rows(chunk)
+        rows, weight = self.rows(chunk)
         shown = own.views[view].rows(rows)
         named: dict[str, Tensor | None] = {"seeds": shown.seeds, "census": known.census}
         if self._contrast is not None:
@@ -306,39 +359,13 @@ class TrainingStep:
         outputs = self.engine.forward(*shown[:4], weight, step=step, **named)
         loss, _ = self._combined(outputs, known.census.float(), step)
         sums = torch.stack([outputs[f"{name}_sum"].detach().double().cpu() for name in self._losses])
-        return loss * self._group.world_size, sums, at_least_float32(outputs["embedding"][: len(chunk)])
-
-    def _agree(
-        self, totals: Tensor, bad_loss: list[bool], bad_gradient: Tensor, votes: Votes
-    ) -> tuple[Tensor, int, Votes]:
-        """Over all ranks: sums, in how many micro-batches loss or gradient is not finite, and votes."""
-        counts = torch.cat([totals, torch.tensor([sum(bad_loss)]), votes.counts()]).to(self._device)
-        num = len(totals)
-        counts[num] += bad_gradient.sum()
-        counts = self._group.sum(counts).cpu()
-        return counts[:num], int(counts[num]), Votes.agreed(counts[num + 1 :])
-
-    def _stop(
-        self,
-        batch: RankBatch,
-        chunks: list[npt.NDArray[np.int_]],
-        bad_loss: list[bool],
-        bad_gradient: list[Tensor],
-    ) -> NoReturn:
-        """Raise, on all ranks, where a loss or gradient was not finite."""
-        bad = [loss or bool(gradient) for loss, gradient in zip(bad_loss, bad_gradient, strict=True)]
-        suspects = [
-            batch.row_ids[i] for chunk, is_bad in zip(chunks, bad, strict=True) if is_bad for i in chunk
-        ]
-        what = "loss" if any(bad_loss) else "gradient"
-        own = Suspects(batch.step, self._group.rank, what, suspects, batch.row_ids) if any(bad) else None
-        raise NotFiniteError.of([found for found in self._group.gather_objects(own) if found])
+        return loss * self.group.world_size, sums, at_least_float32(outputs["embedding"][: len(chunk)])
 
     def _combined(
         self, sums: Mapping[str, Tensor], census: Tensor, step: int
     ) -> tuple[Tensor, dict[str, Tensor]]:
         progress = (step + 1) / self._total_steps
-        return combine(sums, census, self._order.global_batch, self.objective, progress)
+        return combine(sums, census, self.order.global_batch, self.objective, progress)
 
     def _result(
         self, totals: Tensor, census: Tensor, gradient_norm: float, votes: Votes, step: int

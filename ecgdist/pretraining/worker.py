@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,27 +15,21 @@ import ray.train
 import ray.train.torch
 import torch
 
-from ecgdist.config import build
 from ecgdist.errors import ConfigError, DataError, TrainingError
-from ecgdist.models.compiling import check_compiler, compile_all
-from ecgdist.objectives.hybrid import PretrainingModule
+from ecgdist.objectives.teacher import MomentumTeacher
 from ecgdist.patience import patiently
-from ecgdist.pretraining.checkpoint import CheckpointStore, Restored, load_teacher
-from ecgdist.pretraining.collapse import Spread
-from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.checkpoint import CheckpointStore, Restored
+from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.console import Mailbox
-from ecgdist.pretraining.engine import DeepSpeedEngine, to_universal
-from ecgdist.pretraining.flops import Meter, flops_per_ecg, peak_flops
+from ecgdist.pretraining.engine import ZeroEngine, to_universal
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.metrics import MetricsLog
 from ecgdist.pretraining.nonfinite import NotFiniteError, write_suspects
 from ecgdist.pretraining.notices import Notices
-from ecgdist.pretraining.plan import RunPlan
+from ecgdist.pretraining.plan import Plan
 from ecgdist.pretraining.recorder import Recorder
-from ecgdist.pretraining.schedule import learning_rate_at, peak_learning_rate
-from ecgdist.pretraining.score import ScoreMean
-from ecgdist.pretraining.step import StepResult, TrainingStep, micro_batches
 from ecgdist.pretraining.stopping import Cause, Stopped, say_stopped
+from ecgdist.pretraining.votes import Votes
 from ecgdist.pretraining.writer import CheckpointWriter
 from ecgdist.scratch import scratch_folder
 from ecgdist.storage import Location
@@ -42,10 +38,11 @@ from ecgdist.streaming.execution import pool_tables
 from ecgdist.streaming.pool import PoolReader
 
 
-def train_worker(job: dict[str, Any]) -> Stopped | None:
-    """The function that Ray Train runs in every worker.
+def run_worker(kind: type[Worker], job: dict[str, Any]) -> Stopped | None:
+    """What Ray Train runs in every worker.
 
     Args:
+        kind: what is trained.
         job: ``config``, the configuration as plain values; ``mailbox``, the way to the driver's console;
             ``attempt`` and ``lease_token`` of the driver's lease.
 
@@ -58,13 +55,13 @@ def train_worker(job: dict[str, Any]) -> Stopped | None:
         return None
     try:
         with scratch_folder("resume") as scratch:
-            worker = Worker(build(PretrainConfig, job["config"]), group, mailbox, scratch)
+            worker = kind(job["config"], group, mailbox, scratch)
         config = worker.plan.config
         run = Location.of(config.out)
         with (
             Notices(run, group) as notices,
             worker.metrics_log() as log,
-            CheckpointWriter(run, group, config.checkpoint, job["attempt"], job["lease_token"]) as writer,
+            CheckpointWriter(run, group, worker.checkpoints, job["attempt"], job["lease_token"]) as writer,
         ):
             return worker.run(log, writer, notices)
     except NotFiniteError as error:
@@ -79,46 +76,104 @@ def train_worker(job: dict[str, Any]) -> Stopped | None:
         raise
 
 
-class Worker:
-    """One rank of a run."""
+@dataclass(frozen=True)
+class Done:
+    """What a step did, as a report has it.
 
-    def __init__(self, config: PretrainConfig, group: Group, mailbox: Mailbox, scratch: Path) -> None:
-        """Build student, teacher and engine, and restore the newest checkpoint; all ranks together.
+    Attributes:
+        votes: what is agreed to happen after the step.
+        row: its values by name.
+        warning: what must be said about it, if anything.
+    """
+
+    votes: Votes
+    row: dict[str, Any]
+    warning: str | None = None
+
+
+class Worker(ABC):
+    """One rank of a run; subclasses say what is trained, and how.
+
+    Attributes:
+        plan: of the run.
+        group: all ranks.
+        engine: holds the weights.
+        step: steps done.
+    """
+
+    plan: Plan
+    engine: ZeroEngine[Any]
+
+    def __init__(self, config: Mapping[str, Any], group: Group, mailbox: Mailbox, scratch: Path) -> None:
+        """Lay the run out, build what is trained, and restore the newest checkpoint; all ranks together.
 
         Storage that is away is waited for: a worker that is started again meanwhile has not failed.
         """
         self.group, self._mailbox = group, mailbox
-        self._has_told = self._has_collapsed = False
-        self.plan = patiently(partial(RunPlan.of, config), tell=self._tell_waiting)
-        store = CheckpointStore(Location.of(config.out))
+        self._has_told = False
+        self.plan = patiently(partial(self.lay_out, config), tell=self._tell_waiting)
+        store = CheckpointStore(Location.of(self.plan.config.out))
         restored, warnings = store.restore(scratch, group, self._tell_waiting)
         for warning in warnings:
             self._say(f"WARNING: {warning}")
-        self._expected(restored)
-        device = ray.train.torch.get_device()
-        module = self.plan.build_module().to(device)
-        self.teacher = module.teacher(config.engine.compute_dtype)
-        if config.engine.compile:
-            if device.type == "cpu":
-                check_compiler()
-            compile_all(module, self.teacher)
-        self.engine = self._build_engine(module, restored)
+        if restored is not None:
+            restored.state.refuse_other_run(self.plan.state(restored.state.step, group.world_size))
+        resized = restored is not None and restored.state.world_size != group.world_size
+        universal = resized and self.plan.config.engine.stage > 0
+        if restored is not None and universal:
+            to_universal(restored.engine_folder)
         self.step = 0
+        self.build(ray.train.torch.get_device(), universal)
         if restored is not None:
             self._load(restored)
-        self._meter = self._meter_of(device)
-        self._train_step = TrainingStep(
-            self.engine,
-            self.teacher,
-            config.objective,
-            self.plan.preprocessing,
-            self.plan.order,
-            group,
-            config.engine.micro_batch,
-            self.plan.total_steps,
-            device,
-            config.augment,
-        )
+
+    @abstractmethod
+    def lay_out(self, config: Mapping[str, Any]) -> Plan:
+        """The plan of a configuration; may read storage."""
+
+    @abstractmethod
+    def build(self, device: torch.device, universal: bool) -> None:
+        """Build what is trained, set `engine`, and get ready for `train_on`.
+
+        Args:
+            universal: as for `ZeroEngine`.
+        """
+
+    @abstractmethod
+    def train_on(self, batch: RankBatch, learning_rate: float, votes: Votes, look: bool) -> Done:
+        """Train on this rank's rows of a global batch.
+
+        Args:
+            votes: of this rank.
+            look: whether the step will be reported.
+        """
+
+    @property
+    def teacher(self) -> MomentumTeacher | None:
+        """What is saved beside the engine's weights; None if nothing is."""
+        return None
+
+    @property
+    def checkpoints(self) -> CheckpointConfig:
+        """When training state is saved, and what is kept."""
+        return self.plan.config.checkpoint
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left to do; the same on all ranks."""
+        return self.step == self.plan.total_steps
+
+    def after_step(self, log: MetricsLog | None) -> bool:
+        """Done by all ranks after every step.
+
+        Returns:
+            whether to save; the same on all ranks.
+        """
+        return False
+
+    def take_score(self) -> float | None:
+        """What a checkpoint is judged by, since the one before; None if by nothing."""
+        return None
 
     def metrics_log(self) -> AbstractContextManager[MetricsLog | None]:
         """The run's log, for rank 0; the others have none."""
@@ -128,69 +183,37 @@ class Worker:
         return patiently(partial(MetricsLog, where, self.step), tell=self._tell_waiting)
 
     def run(self, log: MetricsLog | None, writer: CheckpointWriter, notices: Notices) -> Stopped | None:
-        """Train to the last step, or until all ranks agree to stop, reporting and saving on the way."""
+        """Train to the end, or until all ranks agree to stop, reporting and saving on the way."""
         config, plan = self.plan.config, self.plan
-        peak = peak_learning_rate(config.optimizer, config.encoder, plan.order.global_batch)
-        warmup = config.optimizer.warmup_share
-        warmup = config.encoder.shape.warmup_share if warmup is None else warmup
-        pace = _Pace(plan.order.global_batch)
-        score = ScoreMean(config.checkpoint.keep_best)
+        pace, saved = _Pace(plan.order.global_batch), ""
         with Recorder(config.data.record_rows, self.group) as recorder, closing(self._batches()) as batches:
-            while (batch := pace.next(batches)) is not None:
-                learning_rate = learning_rate_at(self.step, plan.total_steps, peak, warmup)
+            while not self.is_at_end and (batch := pace.next(batches)) is not None:
+                learning_rate = plan.learning_rate_at(self.step)
                 recorder.add(batch)
                 votes = notices.votes(save=self.group.rank == 0 and writer.due_by_time)
                 report = (self.step + 1) % config.log_every_steps == 0
-                result = self._train_step(batch, learning_rate, votes, look=report)
+                done = self.train_on(batch, learning_rate, votes, report)
                 self.step += 1
-                score.add(result.loss, result.parts)
-                last = result.votes.stop or self.step == plan.total_steps
-                if log is not None and (last or report):
-                    self._report(log, result, learning_rate, pace)
+                if log is not None and (report or done.votes.stop or self.step == plan.total_steps):
+                    self._report(log, done, learning_rate, pace)
+                wants_save = self.after_step(log)
+                last = done.votes.stop or self.is_at_end
                 self._tell_finished(writer)
-                if last or result.votes.save or config.checkpoint.due_at(self.step):
-                    saved = self._save(writer, log, score.take())
+                if last or wants_save or done.votes.save or self.checkpoints.due_at(self.step):
+                    saved = self._save(writer, log)
                 if last:
                     break
             writer.wait()
             self._tell_finished(writer)
-        return None if self.step == plan.total_steps else self._stopped(saved, notices)
+        return None if self.is_at_end else self._stopped(saved, notices)
 
-    def _build_engine(self, module: PretrainingModule, restored: Restored | None) -> DeepSpeedEngine:
-        config = self.plan.config
-        weight_decay = config.optimizer.weight_decay
-        resized = restored is not None and restored.state.world_size != self.group.world_size
-        universal = resized and config.engine.stage > 0
-        if restored is not None and universal:
-            to_universal(restored.engine_folder)
-        return DeepSpeedEngine(
-            module,
-            config.engine,
-            config.optimizer,
-            config.encoder.shape.weight_decay if weight_decay is None else weight_decay,
-            micro_batches(self.plan.order, self.group.world_size, config.engine.micro_batch)
-            * config.objective.student_passes,
-            universal=universal,
-        )
-
-    def _meter_of(self, device: torch.device) -> Meter | None:
-        config = self.plan.config
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        peak = peak_flops(name, config.engine.precision)
-        if peak is None:
-            return None
-        window = self.plan.preprocessing.window_samples
-        step = self.plan.order.global_batch * flops_per_ecg(config.encoder, config.objective, window)
-        return Meter(step, self.group.world_size * peak)
-
-    def _expected(self, restored: Restored | None) -> None:
-        if restored is not None:
-            restored.state.refuse_other_run(self.plan.state(restored.state.step, self.group.world_size))
+    def load_more(self, restored: Restored) -> None:
+        """Restore what the engine does not hold, of which most kinds of training have none."""
+        return
 
     def _load(self, restored: Restored) -> None:
         self.engine.load(restored.engine_folder)
-        if self.teacher is not None:
-            load_teacher(self.teacher, restored)
+        self.load_more(restored)
         self.step = restored.state.step
         before, now = restored.state.world_size, self.group.world_size
         resized = f", with {now} workers instead of {before}" if now != before else ""
@@ -212,39 +235,27 @@ class Worker:
             )
         )
 
-    def _report(self, log: MetricsLog, result: StepResult, learning_rate: float, pace: _Pace) -> None:
+    def _report(self, log: MetricsLog, done: Done, learning_rate: float, pace: _Pace) -> None:
         """Write the values of the step just done, and the speed since the last report."""
         row = {
             "step": self.step,
             "samples": self.step * self.plan.order.global_batch,
             "epoch": self.step / self.plan.order.steps_per_epoch,
-            "loss": result.loss,
-            **result.parts,
-            **result.readings,
-            "gradient_norm": result.gradient_norm,
-            **({} if result.spread is None else result.spread._asdict()),
+            **done.row,
             "learning_rate": learning_rate,
             "workers": self.group.world_size,
             **pace.take(),
         }
-        if self._meter is not None:
-            row["mfu"] = self._meter.share(row["seconds_per_step"])
+        self.add_speed(row)
         log.add(row)
         log.flush_now_and_then()
         self._mailbox.post({"metrics": row})
-        self._warn_of_collapse(result.spread)
+        if done.warning is not None:
+            self._say(f"WARNING: at step {self.step} {done.warning}")
 
-    def _warn_of_collapse(self, spread: Spread | None) -> None:
-        """Say it once, and again only if it was better in between."""
-        if spread is None:
-            return
-        if spread.is_collapsed and not self._has_collapsed:
-            self._say(
-                f"WARNING: at step {self.step} the embeddings of all records are nearly the same ({spread}): training "
-                "has collapsed, or has not begun to tell records apart. If it stays so, begin anew in another --out, "
-                "with a lower optimizer.learning_rate or another objective.contrastive.method"
-            )
-        self._has_collapsed = spread.is_collapsed
+    def add_speed(self, row: dict[str, Any]) -> None:
+        """Add what the speed means to a row of metrics; nothing, where that is not known."""
+        return
 
     def _stopped(self, checkpoint: str, notices: Notices) -> Stopped:
         notice = notices.of_all()
@@ -256,10 +267,11 @@ class Worker:
             patiently(partial(say_stopped, where, stopped), tell=self._tell_waiting)
         return stopped
 
-    def _save(self, writer: CheckpointWriter, log: MetricsLog | None, metric: float | None) -> str:
+    def _save(self, writer: CheckpointWriter, log: MetricsLog | None) -> str:
         """Begin a checkpoint, which is written while training goes on, with all rows so far; its name."""
         state = self.plan.state(self.step, self.group.world_size)
-        return writer.save(self.engine, self.teacher, state, metric, None if log is None else log.write)
+        before_commit = None if log is None else log.write
+        return writer.save(self.engine, self.teacher, state, self.take_score(), before_commit)
 
     def _tell_finished(self, writer: CheckpointWriter) -> None:
         for name in writer.poll():

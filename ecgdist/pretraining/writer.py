@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ecgdist.errors import DataError, MissingFileError, StorageError, TrainingError
 from ecgdist.lease import LEASE, lost, still_holds
@@ -25,7 +25,7 @@ from ecgdist.patience import PATIENCE_S, patiently
 from ecgdist.pretraining.checkpoint import CheckpointStore, Score, TrainState
 from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.documents import Facts, document, parse
-from ecgdist.pretraining.engine import DeepSpeedEngine
+from ecgdist.pretraining.engine import ZeroEngine
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.snapshot import Snapshot
 from ecgdist.scratch import remove_leftovers
@@ -94,7 +94,7 @@ class CheckpointWriter:
 
     def save(
         self,
-        engine: DeepSpeedEngine,
+        engine: ZeroEngine[Any],
         teacher: MomentumTeacher | None,
         state: TrainState,
         metric: float | None = None,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 # Names of the independent streams; a new use takes a new number and leaves the others as they are.
 MASK, CROP_STUDENT, CROP_TEACHER, AUGMENT_STUDENT, AUGMENT_TEACHER = 100, 101, 102, 103, 104
-MASK_SECOND, GENERATE, GENERATE_SECOND = 105, 106, 107
+MASK_SECOND, GENERATE, GENERATE_SECOND, DROPOUT = 105, 106, 107, 108
 
 Stream = int | tuple[int, ...]
 """A use of random numbers; the parts of a tuple are a use and what tells its streams apart."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,13 +68,29 @@ def select_rows(
         raise ConfigError(
             f"exclude_splits = {sorted(set(exclude_splits))} leaves no row of {corpus.location}"
         )
-    groups = corpus.groups_of_rows[keep]
-    counts = np.bincount(groups, minlength=len(corpus.group_rows))
+    counted = pc.value_counts(split.filter(pa.array(excluded))).to_pylist()
+    left_out = {str(item["values"]): item["counts"] for item in counted}
+    linked = int((~keep & ~excluded).sum())
+    return selection_of(corpus, keep, dict(sorted(left_out.items())), linked), keep
+
+
+def selection_of(
+    corpus: Corpus,
+    keep: npt.NDArray[np.bool_],
+    left_out: Mapping[str, int] | None = None,
+    linked: int = 0,
+) -> Selection:
+    """The rows of a corpus for which a mask over the rows of its index is True, of which there is one.
+
+    Args:
+        corpus: the corpus.
+        keep: ``(rows,)``.
+        left_out: rows left out, by split.
+        linked: rows left out beside them.
+    """
+    counts = np.bincount(corpus.groups_of_rows[keep], minlength=len(corpus.group_rows))
     starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     offsets = corpus.columns("row")["row"].to_numpy()[keep]
     # A row group has a few hundred rows, a corpus has millions, and the selection travels to every read task.
     offsets = offsets.astype(np.min_scalar_type(int(offsets.max())))
-    counted = pc.value_counts(split.filter(pa.array(excluded))).to_pylist()
-    left_out = {str(item["values"]): item["counts"] for item in counted}
-    linked = int((~keep & ~excluded).sum())
-    return Selection(offsets, starts, dict(sorted(left_out.items())), linked), keep
+    return Selection(offsets, starts, dict(left_out or {}), linked)

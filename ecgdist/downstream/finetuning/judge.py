@@ -1,0 +1,147 @@
+"""Figures of a fine-tuned model on the test split, beside a linear probe on its encoder without any training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ecgdist.corpus import Corpus
+from ecgdist.corpus.splits import SPLITS
+from ecgdist.downstream.evaluate import (
+    EvaluateConfig,
+    Setup,
+    check_leak,
+    check_signals,
+    check_task,
+    features,
+    on_device,
+)
+from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
+from ecgdist.downstream.finetuning.published import Tuned, load_tuned
+from ecgdist.downstream.label_evaluation import judge_labels
+from ecgdist.downstream.label_judge import probe
+from ecgdist.downstream.number_evaluation import judge_numbers
+from ecgdist.downstream.probe import ProbeResult
+from ecgdist.downstream.ridge import RidgeResult, ridge_probe
+from ecgdist.downstream.scores import FloatArray, auroc
+from ecgdist.downstream.tasks import MultilabelTask, RegressionTask
+from ecgdist.errors import DataError
+
+
+def evaluate_tuned(config: EvaluateConfig) -> Evaluation:
+    """Judge a model by its own readout.
+
+    Raises:
+        ConfigError: for an unknown task or folds.
+        DataError: if the model predicts something else, model and corpus cannot be used together, or test patients
+            were in training.
+        StorageError: if something cannot be read.
+    """
+    check_task(config.task)  # before anything is read
+    tuned, corpus = load_tuned(config.model), Corpus(config.corpus)
+    check_signals(tuned.model, corpus)
+    setup = Setup.of(config, corpus)
+    if tuned.facts.is_number != isinstance(setup.task, RegressionTask):
+        raise DataError(
+            f"{config.model} predicts {', '.join(tuned.facts.outputs)}, not task {setup.task.name}"
+        )
+    warnings = (*check_leak(config, tuned.model, config.model, setup), *setup.open_questions)
+    untrained = on_device(tuned.model.untrained(config.seed))
+    other = features(untrained, corpus, setup.rows, config.batch_rows)
+    device = next(untrained.encoder.parameters()).device
+    predicted = np.full((corpus.manifest.rows, len(tuned.facts.outputs)), np.nan)
+    judged = np.flatnonzero(setup.splits.rows("validation") | setup.splits.rows("test"))
+    predicted[judged] = tuned.predict_rows(corpus, judged, config.batch_rows, device)
+    if not np.isfinite(predicted[judged]).all():
+        raise DataError(f"{config.model} gives predictions that are not finite; train it again")
+    provenance = Provenance(
+        corpus_id=corpus.corpus_id,
+        model_hash=tuned.model.model_hash,
+        task_digest=setup.task_digest,
+        seeds={"untrained encoder": config.seed},
+        versions=versions(),
+        command=config.command,
+    )
+    found = (_labels if isinstance(setup.task, MultilabelTask) else _number)(
+        config, setup, tuned, predicted, other, provenance
+    )
+    return found.model_copy(update={"warnings": (*warnings, *found.warnings)})
+
+
+def _labels(
+    config: EvaluateConfig,
+    setup: Setup,
+    tuned: Tuned,
+    predicted: FloatArray,
+    other: Features,
+    provenance: Provenance,
+) -> Evaluation:
+    task = setup.task
+    assert isinstance(task, MultilabelTask)
+    truth, names = task.truth(setup.index), tuple(task.labels)
+    control = probe(other, truth, setup.splits, names)
+    outputs = tuned.facts.outputs
+    common = tuple(label for label in control.labels if label in outputs)
+    if not common:
+        raise DataError(
+            f"{config.model} predicts {', '.join(outputs)}, none of which is a label of {task.name}"
+        )
+    _, validation, test = map(setup.splits.rows, SPLITS)
+    ours = predicted[:, [outputs.index(label) for label in common]]
+    areas = auroc(truth[validation][:, [names.index(label) for label in common]], ours[validation])
+    reasons = tuned.facts.left_out | control.left_out
+    left_out = {
+        label: reasons.get(label, "the model does not predict it") for label in names if label not in common
+    }
+    columns = [control.labels.index(label) for label in common]
+    return judge_labels(
+        setup.index,
+        task,
+        setup.splits,
+        ProbeResult(common, left_out, None, float(np.nanmean(areas)), ours[validation], ours[test]),
+        replace(
+            control,
+            labels=common,
+            left_out=left_out,
+            validation=control.validation[:, columns],
+            test=control.test[:, columns],
+        ),
+        provenance,
+        config.resamples,
+        config.seed,
+        config.specificity,
+        mode="trained",
+    )
+
+
+def _number(
+    config: EvaluateConfig,
+    setup: Setup,
+    tuned: Tuned,
+    predicted: FloatArray,
+    other: Features,
+    provenance: Provenance,
+) -> Evaluation:
+    task = setup.task
+    assert isinstance(task, RegressionTask)
+    if tuned.facts.outputs != (task.target,):
+        raise DataError(
+            f"{config.model} predicts {tuned.facts.outputs[0]}, and task {task.name} is {task.target}"
+        )
+    numbers = task.numbers(setup.index)
+    train, validation, test = map(setup.splits.rows, SPLITS)
+    ours = predicted[:, 0]
+    rmse = float(np.sqrt(np.square(ours[validation] - numbers[validation]).mean()))
+    control = ridge_probe(other[train], numbers[train], other[validation], numbers[validation], other[test])
+    return judge_numbers(
+        setup.index,
+        task,
+        setup.splits,
+        RidgeResult(None, rmse, ours[validation], ours[test]),
+        control,
+        provenance,
+        config.resamples,
+        config.seed,
+        mode="trained",
+    )
