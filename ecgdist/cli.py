@@ -275,6 +275,24 @@ def finetune(
 
 @app.command()
 @_reported
+def sweep(
+    config_file: ConfigFile = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the sweep; the same again goes on.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Most trials.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Fine-tune with many settings, choose by the validation split, judge the chosen model once on the test split."""
+    from ecgdist.downstream.sweep.config import SweepConfig
+    from ecgdist.downstream.sweep.job import sweep as run_sweep
+
+    config = load(SweepConfig, config_file, _flags(overrides, out=out, trials=trials))
+    if not _shown(dry_run, config):
+        run_sweep(config, out_console)
+
+
+@app.command()
+@_reported
 def evaluate(
     model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
     task: Annotated[

@@ -165,12 +165,12 @@ class TrainingJob(ABC):
         if stopped is not None:
             raise RunStopped(f"{stopped}; the same command goes on from there")
         model = patiently(
-            partial(self._publish, lease),
+            partial(self.publish, lease),
             tell=lambda error: self.say(f"WARNING: waiting for storage: {error}"),
         )
         self.say(f"model written to {model}")
 
-    def _publish(self, lease: Lease) -> Location:
+    def publish(self, lease: Lease) -> Location:
         """Write the model of a run whose workers have ended well.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import queue
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
@@ -24,7 +26,7 @@ from ecgdist.errors import ConfigError, DataError, TrainingError
 from ecgdist.lease import LEASE, Lease
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.export import CONFIG, RUN
-from ecgdist.pretraining.job import _publish, check_folder, claim_run
+from ecgdist.pretraining.job import PretrainJob, check_folder, claim_run
 from ecgdist.pretraining.plan import RunPlan
 from ecgdist.storage import Location
 from tests.corpus.corpora import made_ecg, row, write_corpus
@@ -106,15 +108,19 @@ def test_a_process_that_was_killed_while_it_took_the_lease_leaves_no_stranger(
 
 def test_a_run_is_published_when_it_has_come_to_its_end_only(corpus: Corpus, tmp_path: Path) -> None:
     run = Location.of(tmp_path / "run")
-    claim_run(run, plan(corpus, tmp_path / "run"))
+    nine, eight = (
+        PretrainJob(plan(corpus, tmp_path / "run", steps=steps), Console(file=io.StringIO()))
+        for steps in (9, 8)
+    )
+    claim_run(run, nine.plan)
     with Lease.take(run) as lease:
         with pytest.raises(TrainingError, match=r"before step 9 \(newest checkpoint: none\)"):
-            _publish(run, 9, lease)
+            nine.publish(lease)
         (run / "checkpoints/step-00000008-dead/checkpoint.json").write_bytes(b"{}")
         with pytest.raises(TrainingError, match=r"before step 9 .*step-00000008.* same command goes on"):
-            _publish(run, 9, lease)
+            nine.publish(lease)
         with pytest.raises(DataError, match="step-00000008-dead"):
-            _publish(run, 8, lease)
+            eight.publish(lease)
 
 
 def test_a_start_that_was_killed_is_made_whole(corpus: Corpus, tmp_path: Path) -> None:

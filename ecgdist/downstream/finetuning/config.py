@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ecgdist.config import Config
 from ecgdist.downstream.evaluate import TaskConfig
+from ecgdist.downstream.halving import HalvingPlace
 from ecgdist.models.config import EncoderConfig
 from ecgdist.preprocessing import DeviceStep
 from ecgdist.pretraining.config import AdamWConfig, CheckpointConfig, Decay, OrderConfig, TrainConfig
@@ -66,6 +67,8 @@ class FineTuneConfig(TrainConfig, TaskConfig):
     """Passes over the training rows between two looks at the validation split."""
     patience: int | None = Field(default=10, ge=1)
     """Looks at the validation split without a better one, after which training ends; None goes on to the last step."""
+    halving: HalvingPlace | None = None
+    """Of a trial of a sweep: where it stands among the others."""
     batch_rows: int = Field(default=64, ge=1)
     """ECGs of the validation split that a worker passes through the model at once."""
     epochs: float | None = Field(default=None, gt=0)
@@ -108,6 +111,6 @@ class FineTuneConfig(TrainConfig, TaskConfig):
     def fixed_part(self) -> dict[str, Any]:
         """See `TrainConfig.fixed_part`."""
         content = super().fixed_part()
-        for free in ("model", "batch_rows", "allow_leak"):
+        for free in ("model", "batch_rows", "allow_leak", "halving"):
             del content[free]
         return content

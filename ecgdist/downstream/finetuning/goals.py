@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ecgdist.downstream.evaluate import Setup
+from ecgdist.downstream.evaluate import Setup, check_task
 from ecgdist.downstream.judged import Records
 from ecgdist.downstream.scores import auroc
 from ecgdist.downstream.tasks import MultilabelTask, RegressionTask
@@ -160,6 +160,16 @@ class NumberGoal(Goal):
         """Mean absolute error, in the task's unit."""
         error = self._records.mean(predictions)[:, 0] - self._truth
         return {self.metric: float(np.abs(error).mean())}
+
+
+def metric_of(task: str) -> tuple[str, Literal["min", "max"]]:
+    """What the validation split of a task is judged by, and whether less or more of it is better.
+
+    Raises:
+        ConfigError, DataError: if there is no such task.
+    """
+    goal: type[Goal] = LabelGoal if issubclass(check_task(task), MultilabelTask) else NumberGoal
+    return goal.metric, goal.mode
 
 
 def goal_of(setup: Setup, imbalance: str) -> Goal:

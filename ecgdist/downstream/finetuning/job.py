@@ -9,6 +9,7 @@ from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.looks import ends_early, looks_in
 from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.downstream.finetuning.published import publish
+from ecgdist.downstream.finetuning.rivals import is_out, samples_of
 from ecgdist.downstream.finetuning.worker import tune_worker
 from ecgdist.downstream.tasks import TASK_FILES
 from ecgdist.pretraining.export import MODEL
@@ -83,9 +84,12 @@ class TuneJob(TrainingJob):
 
     @property
     def steps_needed(self) -> int:
-        """Those after which it got no better, or all."""
-        goal = self.plan.goal
-        looks = looks_in(read_metrics(self.folder), goal.metric, self.plan.total_steps)
-        if ends_early(looks, goal.mode, self.plan.config.patience):
-            return looks[-1].step
-        return self.plan.total_steps
+        """Those after which it got no better, or was worse than others, or all."""
+        plan, goal, place = self.plan, self.plan.goal, self.plan.config.halving
+        looks = looks_in(read_metrics(self.folder), goal.metric, plan.total_steps)
+        is_done = ends_early(looks, goal.mode, plan.config.patience)
+        if place is not None and not is_done:
+            is_done = (
+                is_out(place, samples_of(looks, plan.order.global_batch), goal.metric, goal.mode) is True
+            )
+        return looks[-1].step if is_done else plan.total_steps

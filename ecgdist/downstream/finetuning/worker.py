@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +17,11 @@ from ecgdist.downstream.finetuning.looks import Look, best_look, ends_early, loo
 from ecgdist.downstream.finetuning.module import TaskModule, layered_groups
 from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.downstream.finetuning.predicting import predict_rows
+from ecgdist.downstream.finetuning.rivals import is_out, samples_of
 from ecgdist.downstream.finetuning.step import TuningStep
 from ecgdist.errors import TrainingError
 from ecgdist.models.compiling import check_compiler, compile_all
+from ecgdist.patience import patiently
 from ecgdist.pretraining.checkpoint import Restored
 from ecgdist.pretraining.config import CheckpointConfig, KeepBest
 from ecgdist.pretraining.engine import ZeroEngine
@@ -28,6 +32,9 @@ from ecgdist.pretraining.votes import Votes
 from ecgdist.pretraining.worker import Done, Worker, run_worker
 from ecgdist.storage import Location
 from ecgdist.streaming.batches import RankBatch
+
+_RIVALS_S = 1.0
+"""Between looks at what other trials of a sweep have shown."""
 
 
 def tune_worker(job: dict[str, Any]) -> Stopped | None:
@@ -74,6 +81,7 @@ class FineTuneWorker(Worker):
         self._device = device
         self._looks: list[Look] = []
         self._score: float | None = None
+        self._is_out = False
 
     def load_more(self, restored: Restored) -> None:
         """Remember what the validation split said until then."""
@@ -82,6 +90,7 @@ class FineTuneWorker(Worker):
             rows = read_metrics(Location.of(self.plan.config.out))
             looks = looks_in(rows, self.plan.goal.metric, restored.state.step)
         self._looks = [Look(*look) for look in self.group.from_first(looks)]
+        self._is_out = self._compared()
 
     @property
     def checkpoints(self) -> CheckpointConfig:
@@ -91,8 +100,12 @@ class FineTuneWorker(Worker):
 
     @property
     def is_at_end(self) -> bool:
-        """Whether all steps are done, or it gets no better."""
-        return super().is_at_end or ends_early(self._looks, self.plan.goal.mode, self.plan.config.patience)
+        """Whether all steps are done, or it gets no better, or other trials of a sweep are better."""
+        return (
+            super().is_at_end
+            or self._is_out
+            or ends_early(self._looks, self.plan.goal.mode, self.plan.config.patience)
+        )
 
     def train_on(self, batch: RankBatch, learning_rate: float, votes: Votes, look: bool) -> Done:
         """See `Worker`."""
@@ -115,17 +128,41 @@ class FineTuneWorker(Worker):
         self._score = value
         if log is not None:
             log.add({"step": self.step, "samples": self.step * plan.order.global_batch, **figures})
+            if plan.config.halving is not None:
+                log.flush()  # other trials wait for it
         best = best_look(self._looks, plan.goal.mode)
         self._say(
             f"step {self.step}: {', '.join(f'{n} {v:.4f}' for n, v in figures.items())} (best {best.value:.4f} at step "
             f"{best.step})"
         )
+        self._is_out = self._compared()
         return True
 
     def take_score(self) -> float | None:
         """What the validation split said of these weights, if it was asked."""
         score, self._score = self._score, None
         return score
+
+    def _compared(self) -> bool:
+        """Whether the other trials of a sweep are so much better that this one ends; waits for those before it."""
+        plan, place = self.plan, self.plan.config.halving
+        if place is None:
+            return False
+        shown, goal = samples_of(self._looks, plan.order.global_batch), plan.goal
+        while True:
+            out = None
+            if self.group.rank == 0:
+                out = patiently(
+                    partial(is_out, place, shown, goal.metric, goal.mode), tell=self._tell_waiting
+                )
+            # All ranks ask again together, so that none waits in one collective operation for minutes.
+            out = self.group.from_first(out)
+            if out is not None:
+                break
+            time.sleep(_RIVALS_S)
+        if out:
+            self._say(f"step {self.step}: ends here, since trials before it were better")
+        return bool(out)
 
     def _validate(self) -> dict[str, float]:
         plan = self.plan
