@@ -30,6 +30,8 @@ from ecgdist.downstream.metrics import (
     Metrics,
     paired_difference,
 )
+from ecgdist.downstream.outcome import Compared
+from ecgdist.downstream.predictions import PRETRAINED, RANDOM_ENCODER, Predictions
 from ecgdist.downstream.probe import ProbeResult
 from ecgdist.downstream.scores import METRICS, SPECIFICITY
 from ecgdist.downstream.subgroups import LabelSubgroup, label_subgroups
@@ -193,7 +195,7 @@ def compare_labels(
     resamples: int = 1000,
     seed: int = 0,
     specificity: float = SPECIFICITY,
-) -> MultilabelEvaluation:
+) -> Compared[MultilabelEvaluation]:
     """Probe two encoders on the same records.
 
     Args:
@@ -228,7 +230,7 @@ def compare_labels(
     groups, small = label_subgroups(judge.test.facts(index), judge.truth, score, fitted, judge.resamples)
     method = f"{resamples} resamples: {BOOTSTRAP_METHOD}"
     warnings = label_warnings(probes[0].left_out, metrics)
-    return MultilabelEvaluation(
+    evaluation = MultilabelEvaluation(
         **common_fields(index, task, splits, provenance, method, seed, warnings),
         p_value=p_value,
         specificity=specificity,
@@ -242,6 +244,13 @@ def compare_labels(
             reliability(judge.truth[:, fitted.index(row.label)], score[:, fitted.index(row.label)], row.label)
             for row in metrics.labels
         ),
+    )
+    scores = {PRETRAINED: score, RANDOM_ENCODER: judge.test.mean(probes[1].test)}
+    return Compared(
+        evaluation=evaluation,
+        predictions=Predictions.of(index, judge.test, fitted, judge.truth, scores, cuts.f1),
+        embeddings=judge.test.mean(pretrained[splits.rows("test")]),
+        head=probes[0].predict,
     )
 
 

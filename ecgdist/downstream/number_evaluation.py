@@ -22,6 +22,8 @@ from ecgdist.downstream.evaluation import (
     small_note,
 )
 from ecgdist.downstream.judged import Records
+from ecgdist.downstream.outcome import Compared
+from ecgdist.downstream.predictions import PRETRAINED, RANDOM_ENCODER, Predictions
 from ecgdist.downstream.regression import (
     NUMBER_METHOD,
     NUMBER_METRICS,
@@ -132,7 +134,7 @@ def compare_numbers(
     provenance: Provenance,
     resamples: int = 1000,
     seed: int = 0,
-) -> RegressionEvaluation:
+) -> Compared[RegressionEvaluation]:
     """Probe two encoders on the same records; arguments as of `compare_labels`.
 
     Raises:
@@ -147,11 +149,12 @@ def compare_numbers(
     records = Records.of(index, splits, "test")
     facts, truth = records.facts(index), numbers[records.first]
     drawn = Resamples.of(patients_of(facts).tolist(), resamples, seed)
-    ours, other = (bootstrap_numbers(truth, records.mean(each.test), drawn) for each in found)
+    predicted = [records.mean(each.test) for each in found]
+    ours, other = (bootstrap_numbers(truth, each, drawn) for each in predicted)
     difference, p_value = number_difference(ours, other)
-    groups, small = number_subgroups(facts, truth, records.mean(found[0].test), drawn)
+    groups, small = number_subgroups(facts, truth, predicted[0], drawn)
     method = f"{resamples} resamples: {NUMBER_METHOD}"
-    return RegressionEvaluation(
+    evaluation = RegressionEvaluation(
         **common_fields(index, task, splits, provenance, method, seed),
         p_value=p_value,
         target=task.target,
@@ -162,6 +165,15 @@ def compare_numbers(
         difference=difference,
         subgroups=groups,
         small_subgroups=small,
+    )
+    numbered = {
+        name: each[:, None] for name, each in zip((PRETRAINED, RANDOM_ENCODER), predicted, strict=True)
+    }
+    return Compared(
+        evaluation=evaluation,
+        predictions=Predictions.of(index, records, [task.target], truth[:, None], numbered),
+        embeddings=records.mean(pretrained[test]),
+        head=lambda features: found[0].predict(features)[:, None],
     )
 
 

@@ -6,7 +6,7 @@ only predicted on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,7 @@ class ProbeResult:
         validation_auroc: that macro AUROC.
         validation: ``(n, labels)`` probabilities.
         test: ``(n, labels)`` probabilities.
+        predict: from ``(n, dim)`` features to ``(n, labels)`` probabilities.
     """
 
     labels: tuple[str, ...]
@@ -43,6 +44,7 @@ class ProbeResult:
     validation_auroc: float
     validation: FloatArray
     test: FloatArray
+    predict: Callable[[npt.NDArray[np.floating]], FloatArray]
 
 
 def linear_probe(
@@ -72,7 +74,7 @@ def linear_probe(
     fitted = [i for i, label in enumerate(labels) if label not in left_out]
     if not fitted:
         raise DataError("no label has both positive and negative training records; train on more records")
-    train, validation, test = scaled(features_train, features_validation, features_test)
+    scaler, train, validation, test = scaled(features_train, features_validation, features_test)
     truth = y_validation[:, fitted]
 
     best: tuple[float, float, list[LogisticRegression]] | None = None
@@ -94,19 +96,21 @@ def linear_probe(
         validation_auroc=score,
         validation=probabilities,
         test=_probabilities(models, test),
+        predict=lambda features: _probabilities(models, scaler.transform(_checked("given", features))),
     )
 
 
 def scaled(
     train: npt.NDArray[np.floating], validation: npt.NDArray[np.floating], test: npt.NDArray[np.floating]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """``(n, dim)`` features of the three splits, with mean 0 and deviation 1 of each feature on train.
+) -> tuple[StandardScaler, FloatArray, FloatArray, FloatArray]:
+    """What scales features to mean 0 and deviation 1 on train, and the scaled ``(n, dim)`` ones of the three splits.
 
     Raises:
         DataError: if a feature is not finite.
     """
     scaler = StandardScaler().fit(_checked("train", train))
     return (
+        scaler,
         scaler.transform(_checked("train", train)),
         scaler.transform(_checked("validation", validation)),
         scaler.transform(_checked("test", test)),

@@ -5,7 +5,7 @@ As in `probe`, everything is chosen without the test split: scaling on train, th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,12 +28,14 @@ class RidgeResult:
         validation_rmse: that error.
         validation: ``(n,)`` predictions.
         test: ``(n,)`` predictions.
+        predict: from ``(n, dim)`` features to ``(n,)`` predictions.
     """
 
     regularisation: float
     validation_rmse: float
     validation: FloatArray
     test: FloatArray
+    predict: Callable[[npt.NDArray[np.floating]], FloatArray]
 
 
 def ridge_probe(
@@ -57,7 +59,7 @@ def ridge_probe(
     Raises:
         DataError: if a feature is not finite.
     """
-    train, validation, test = scaled(features_train, features_validation, features_test)
+    scaler, train, validation, test = scaled(features_train, features_validation, features_test)
     best: tuple[float, float, Ridge] | None = None
     for strength in sorted(grid, reverse=True):
         model = Ridge(alpha=strength).fit(train, y_train)
@@ -66,4 +68,10 @@ def ridge_probe(
             best = (rmse, strength, model)
     assert best is not None, "the grid is empty"
     rmse, strength, model = best
-    return RidgeResult(strength, rmse, model.predict(validation), model.predict(test))
+    return RidgeResult(
+        regularisation=strength,
+        validation_rmse=rmse,
+        validation=model.predict(validation),
+        test=model.predict(test),
+        predict=lambda features: model.predict(scaler.transform(features.astype(np.float64))),
+    )

@@ -31,7 +31,7 @@ def evaluation() -> MultilabelEvaluation:
     good = task.truth(index) + rng.normal(size=(len(index), 5))
     blind = rng.normal(size=(len(index), 5))
     splits = assign_splits(index, task)
-    return compare_labels(index, task, splits, good, blind, PROVENANCE, resamples=100)
+    return compare_labels(index, task, splits, good, blind, PROVENANCE, resamples=100).evaluation
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +260,7 @@ def test_a_number_has_its_own_table(data: ReportData) -> None:
         rng.normal(size=(len(index), 3)),
         PROVENANCE,
         resamples=100,
-    )
+    ).evaluation
     page = render(replace(data, evaluation=found))
     for name, figures in found.rows():
         assert name in page

@@ -1,0 +1,50 @@
+"""Occlusion drawn over an ECG on paper: what a prediction rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ecgdist.downstream.occlusion import Occlusion
+from ecgdist.record import STANDARD_LEADS
+from ecgdist.report.sheet import INK, Sheet, Signal
+
+_LOWER, _HIGHER = "#d97706", "#0b55c4"
+_STRONGEST = 0.75  # opacity of the largest change
+
+
+def draw_occlusion(
+    signal_mv: Signal,
+    rate_hz: float,
+    found: Occlusion,
+    leads: Sequence[str] = STANDARD_LEADS,
+    title: str = "",
+) -> Figure:
+    """Every lead over the whole segment, each place coloured by the change of the prediction without it.
+
+    The colour is as strong as the change, in proportion to the largest one of the ECG.
+
+    Args:
+        signal_mv: ``(leads, samples)`` in millivolt, without padding.
+        rate_hz: sampling rate.
+        found: of the same segment.
+        leads: the name of each row.
+        title: text above the traces.
+    """
+    samples = signal_mv.shape[1]
+    present = [row for row in range(len(leads)) if not np.isnan(found.change[row]).all()]
+    sheet = Sheet([signal_mv[row] for row in present], samples / rate_hz, title)
+    largest = max(float(np.nanmax(np.abs(found.change), initial=0.0)), np.finfo(float).tiny)
+    for line, row in enumerate(present):
+        for place, change in enumerate(found.change[row].tolist()):
+            if np.isfinite(change):
+                start = place * found.place_samples
+                stop = min(start + found.place_samples, samples)
+                strength = _STRONGEST * abs(change) / largest
+                sheet.tint(line, start / rate_hz, stop / rate_hz, _LOWER if change < 0 else _HIGHER, strength)
+        sheet.trace(line, signal_mv[row], rate_hz, INK)
+        sheet.name(line, leads[row], 0.0)
+    sheet.legend([("lower without it", _LOWER, _STRONGEST), ("higher without it", _HIGHER, _STRONGEST)])
+    return sheet.figure
