@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 
 from ecgdist.downstream.occlusion import Occlusion
@@ -37,13 +38,12 @@ def draw_occlusion(
     present = [row for row in range(len(leads)) if not np.isnan(found.change[row]).all()]
     sheet = Sheet([signal_mv[row] for row in present], samples / rate_hz, title)
     largest = max(float(np.nanmax(np.abs(found.change), initial=0.0)), np.finfo(float).tiny)
+    edges_s = np.minimum(np.arange(found.change.shape[1] + 1) * found.place_samples, samples) / rate_hz
     for line, row in enumerate(present):
-        for place, change in enumerate(found.change[row].tolist()):
-            if np.isfinite(change):
-                start = place * found.place_samples
-                stop = min(start + found.place_samples, samples)
-                strength = _STRONGEST * abs(change) / largest
-                sheet.tint(line, start / rate_hz, stop / rate_hz, _LOWER if change < 0 else _HIGHER, strength)
+        change = np.nan_to_num(found.change[row])
+        colours = np.where((change < 0)[:, None], to_rgba(_LOWER), to_rgba(_HIGHER))
+        colours[:, 3] = _STRONGEST * np.abs(change) / largest
+        sheet.tint(line, edges_s, colours)
         sheet.trace(line, signal_mv[row], rate_hz, INK)
         sheet.name(line, leads[row], 0.0)
     sheet.legend([("lower without it", _LOWER, _STRONGEST), ("higher without it", _HIGHER, _STRONGEST)])

@@ -7,11 +7,12 @@ holds by construction: printed without resizing, the small squares are 1 mm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -91,12 +92,23 @@ class Sheet:
         top, bottom = (self.height - _HEADER, _MARGIN) if line is None else (edges[line], edges[line + 1])
         changes = np.flatnonzero(np.diff(np.concatenate([[False], hidden, [False]]).astype(np.int8)))
         for start, stop in changes.reshape(-1, 2).tolist():
-            self._veil(top, bottom, start / rate_hz, stop / rate_hz, HIDDEN, VEIL)
+            x, width = (self.left + start / rate_hz * MM_PER_S, (stop - start) / rate_hz * MM_PER_S)
+            self.axes.add_patch(
+                Rectangle((x, bottom), width, top - bottom, color=HIDDEN, alpha=VEIL, linewidth=0)
+            )
 
-    def tint(self, line: int, start_s: float, stop_s: float, colour: str, alpha: float) -> None:
-        """Colour a stretch of one strip, `alpha` from 0 to 1."""
-        edges = [*self.tops, _MARGIN]
-        self._veil(edges[line], edges[line + 1], start_s, stop_s, colour, alpha)
+    def tint(self, line: int, edges_s: Signal, colours: npt.NDArray[np.floating]) -> None:
+        """Colour stretches of one strip, ``(n, 4)`` with opacity, between ``(n + 1,)`` times."""
+        x = self.left + edges_s * MM_PER_S
+        top, bottom = [*self.tops, _MARGIN][line : line + 2]
+        boxes = [
+            [(left, bottom), (right, bottom), (right, top), (left, top)]
+            for left, right in pairwise(x.tolist())
+        ]
+        # Not antialiased: where two half-covered edges meet, the paper would shine through.
+        self.axes.add_collection(
+            PolyCollection(boxes, facecolors=colours, linewidths=0, antialiased=False), autolim=False
+        )
 
     def legend(self, entries: Sequence[tuple[str, str, float]]) -> None:
         """Explain colours, each a (text, colour, opacity), at the upper right."""
@@ -107,14 +119,6 @@ class Sheet:
             key = Rectangle((x - 7, self.height - 6), 5.5, 2, color=colour, alpha=alpha, linewidth=0)
             self.axes.add_patch(key)
             x -= 10
-
-    def _veil(
-        self, top: float, bottom: float, start_s: float, stop_s: float, colour: str, alpha: float
-    ) -> None:
-        x, width = self.left + start_s * MM_PER_S, (stop_s - start_s) * MM_PER_S
-        self.axes.add_patch(
-            Rectangle((x, bottom), width, top - bottom, color=colour, alpha=alpha, linewidth=0)
-        )
 
     def _grid(self, step_mm: float, colour: str, linewidth: float) -> None:
         xs = np.arange(0, self.width + step_mm / 2, step_mm)

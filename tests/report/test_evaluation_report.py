@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,10 @@ from ecgdist.cli import app
 from ecgdist.config import build
 from ecgdist.downstream.evaluate import EvaluateConfig, evaluate_whole
 from ecgdist.downstream.outcome import Outcome
-from ecgdist.downstream.predictions import METADATA
 from ecgdist.downstream.schema import read_evaluation
 from ecgdist.report.evaluation import Sections, render, without_folders
-from ecgdist.report.evaluation_ecgs import Saliency
-from ecgdist.report.page import Missing
+from ecgdist.report.evaluation_ecgs import Saliency, saliency
+from ecgdist.report.evaluation_plots import maps
 from tests.corpus.corpora import made_ecg, row, write_corpus
 from tests.downstream.test_leaks import model
 from tests.report.browser import DESKTOP_PX, PHONE_PX, Browser, problems
@@ -57,13 +57,22 @@ def codes(number: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Made:
-    """An evaluation by the command line, and the same one in memory."""
+    """An evaluation, its report, and what is written beside it.
+
+    Attributes:
+        folder: with model, corpus and tasks.
+        outcome: of the evaluation.
+        sections: of its report.
+        page: the report.
+        figures: the evaluation's document.
+        columns: of the file of predictions.
+    """
 
     folder: Path
     outcome: Outcome
     sections: Sections
     page: str
-    printed: dict[str, Any]
+    figures: dict[str, Any]
     columns: dict[str, np.ndarray]
 
 
@@ -88,33 +97,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluated(folder: Path, task: str) -> Made:
-    files = {
-        name: folder / f"{task}.{ending}" for name, ending in (("html", "html"), ("predictions", "parquet"))
-    }
     values = {
         "model": str(folder / "model"), "task": str(folder / f"{task}.yaml"), "corpus": str(folder / "corpus"),
     }  # fmt: skip
-    arguments = [
-        "evaluate",
-        values["model"],
-        "--task",
-        values["task"],
-        "--corpus",
-        values["corpus"],
-        "--json",
-    ]
-    more = [word for name, path in files.items() for word in (f"--{name}", str(path))]
-    result = CliRunner().invoke(app, [*arguments, *more, "--set", "resamples=100"])
-    assert result.exit_code == 0, result.output
     outcome = evaluate_whole(build(EvaluateConfig, {**values, "resamples": 100}))
-    table = pq.read_table(files["predictions"])
-    assert METADATA in table.schema.metadata
+    sections = Sections.of(outcome)
+    table = pq.read_table(io.BytesIO(outcome.predictions.parquet(outcome.evaluation)))
     return Made(
         folder=folder,
         outcome=outcome,
-        sections=Sections.of(outcome),
-        page=files["html"].read_text(),
-        printed=json.loads(result.stdout),
+        sections=sections,
+        page=render(sections),
+        figures=json.loads(outcome.evaluation.model_dump_json()),
         columns={name: np.array(table[name].to_pylist()) for name in table.column_names},
     )
 
@@ -143,8 +137,7 @@ def test_the_notice_stands_at_the_head(made: Made) -> None:
     assert NOTICE in text_of(made.page)[:300]
 
 
-def test_the_file_is_what_is_rendered_and_needs_nothing_else(made: Made) -> None:
-    assert made.page == render(made.sections)
+def test_the_page_needs_nothing_else(made: Made) -> None:
     tags = Reader(made.page).tags
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
     assert "default-src 'none'" in made.page
@@ -190,10 +183,10 @@ def test_no_folder_of_the_machine_is_in_the_page_or_in_its_data(made: Made) -> N
     document = read_evaluation(inside.encode(), "inside")
     assert document.provenance.command.startswith("ecgdist evaluate model --task ")
     own = json.loads(inside)
-    assert str(made.folder) in made.printed["provenance"]["command"]
-    assert own["provenance"].pop("command") != made.printed["provenance"]["command"]
+    assert str(made.folder) in made.figures["provenance"]["command"]
+    assert own["provenance"].pop("command") != made.figures["provenance"]["command"]
     assert {k: v for k, v in own.items() if k != "provenance"} == {
-        k: v for k, v in made.printed.items() if k != "provenance"
+        k: v for k, v in made.figures.items() if k != "provenance"
     }
 
 
@@ -214,14 +207,13 @@ def test_folders_are_left_out_of_all_sentences(labels: Made) -> None:
     assert command == "ecgdist evaluate 'a model' --x s3://b/c"
 
 
-def test_the_figures_are_those_that_are_printed_and_written(labels: Made) -> None:
+def test_the_figures_are_those_of_the_evaluation(labels: Made) -> None:
     text = text_of(labels.page)
-    assert labels.printed == json.loads(labels.outcome.evaluation.model_dump_json())
-    for metrics in (labels.printed["pretrained"]["metrics"], labels.printed["random_encoder"]["metrics"]):
+    for metrics in (labels.figures["pretrained"]["metrics"], labels.figures["random_encoder"]["metrics"]):
         auroc = metrics["macro"]["auroc"]
         assert f"{auroc['value']:.3f} ({auroc['low']:.3f} to {auroc['high']:.3f})" in text
     alts = [a["alt"] for tag, a in Reader(labels.page).tags if tag == "img" and "ROC" in (a["alt"] or "")]
-    figures = {each["label"]: each for each in labels.printed["pretrained"]["metrics"]["labels"]}
+    figures = {each["label"]: each for each in labels.figures["pretrained"]["metrics"]["labels"]}
     assert len(alts) == len(figures)
     for label, each in figures.items():
         assert any(f"of {label}. Pretrained: AUROC {each['auroc']['value']:.3f}" in str(alt) for alt in alts)
@@ -231,7 +223,7 @@ def test_confusion_is_counted_from_the_predictions(labels: Made) -> None:
     found = labels.sections.confusion
     assert found is not None
     assert found.labels == (EVIL, "B", "C")
-    cuts = {each["label"]: each["f1_threshold"] for each in labels.printed["pretrained"]["metrics"]["labels"]}
+    cuts = {each["label"]: each["f1_threshold"] for each in labels.figures["pretrained"]["metrics"]["labels"]}
     for i, true in enumerate(found.labels):
         for j, said in enumerate(found.labels):
             both = labels.columns[f"truth:{true}"] & (labels.columns[f"pretrained:{said}"] >= cuts[said])
@@ -244,7 +236,7 @@ def test_confusion_is_counted_from_the_predictions(labels: Made) -> None:
 
 def test_the_worst_errors_are_those_of_the_file_with_their_truth(labels: Made) -> None:
     columns = labels.columns
-    cuts = {each["label"]: each["f1_threshold"] for each in labels.printed["pretrained"]["metrics"]["labels"]}
+    cuts = {each["label"]: each["f1_threshold"] for each in labels.figures["pretrained"]["metrics"]["labels"]}
     text, shown = text_of(labels.page).replace("&lt;", "<").replace("&gt;", ">"), 0
     for label in ("B", "C"):
         probability, true = columns[f"pretrained:{label}"], columns[f"truth:{label}"]
@@ -290,10 +282,8 @@ def test_a_number_has_its_own_sections(age: Made) -> None:
 
 
 def test_what_another_kind_of_evaluation_lacks_is_said(labels: Made) -> None:
-    bare = Sections.of(replace(labels.outcome, embeddings=None, predictor=None))
-    assert isinstance(bare.maps, Missing)
-    assert isinstance(bare.saliency, Missing)
-    text = text_of(render(bare))
+    bare = replace(labels.outcome, embeddings=None, predictor=None)
+    text = text_of(render(replace(labels.sections, maps=maps(bare, 0), saliency=saliency(bare))))
     assert "Left out: What made the predictions is not at hand." in text
     assert "Left out: This kind of evaluation has no embeddings." in text
 
@@ -304,33 +294,18 @@ def test_more_labels_than_fit_are_folded(labels: Made) -> None:
     assert page.count("<img") == labels.page.count("<img")
 
 
-def test_it_is_written_to_where_it_shall_be_and_said(folder: Path, labels: Made) -> None:
-    files = [str(folder / name) for name in ("again.json", "again.parquet", "again.html")]
-    arguments = [
-        "evaluate",
-        str(folder / "model"),
-        "--task",
-        str(folder / "labels.yaml"),
-        "--set",
-        "resamples=100",
-    ]
-    options = [
-        "--corpus",
-        str(folder / "corpus"),
-        "--out",
-        files[0],
-        "--predictions",
-        files[1],
-        "--html",
-        files[2],
-    ]
-    result = CliRunner().invoke(app, [*arguments, *options])
+def test_the_command_writes_what_it_says_and_prints_one_document(labels: Made) -> None:
+    files = {name: str(labels.folder / f"out.{name}") for name in ("out", "predictions", "html")}
+    where = [word for name, path in files.items() for word in (f"--{name}", path)]
+    command = shlex.split(labels.outcome.evaluation.provenance.command)[1:]
+    result = CliRunner().invoke(app, [*command, *where, "--json"])
     assert result.exit_code == 0, result.output
-    for what, where in zip(("figures", "predictions", "report"), files, strict=True):
-        assert f"{what} written to {where}" in result.output
-        assert Path(where).is_file()
-    assert Path(files[2]).read_text() == labels.page
-    assert pq.read_table(io.BytesIO(Path(files[1]).read_bytes())).num_rows == COUNT // 3
+    assert json.loads(result.stdout) == json.loads(Path(files["out"]).read_text()) == labels.figures
+    assert Path(files["html"]).read_text() == labels.page
+    table = pq.read_table(files["predictions"])
+    assert {name: table[name].to_pylist() for name in table.column_names} == {
+        name: values.tolist() for name, values in labels.columns.items()
+    }
 
 
 @pytest.mark.browser
