@@ -44,6 +44,11 @@ class Occlusion:
     change: FloatArray
     place_samples: int
 
+    @property
+    def largest(self) -> float:
+        """The largest change in either direction."""
+        return float(np.nanmax(np.abs(self.change), initial=0.0))
+
 
 @torch.no_grad()
 def occlude(

@@ -112,7 +112,9 @@ def saliency(outcome: Outcome) -> Saliency | Missing:
     segment, rate_hz = _segments(outcome.corpus, [row])[row], outcome.corpus.manifest.pack.rate_hz
     found = occlude(predictor, segment.signal_uv, segment.valid_samples, segment.lead_mask, error.column)
     name, what = predictions.name(error.record), _what(outcome, column)
-    figure = draw_occlusion(segment.signal_mv, rate_hz, found, title=f"{name}, {what}")
+    strongest = f"strongest colour: a change of {found.largest:.2g}"
+    title = f"{name}, {what} {found.prediction:.3g}; {strongest}"
+    figure = draw_occlusion(segment.signal_mv, rate_hz, found, title=title)
     part = "" if predictions.segments[error.record] == 1 else "the first segment of "
     place_s = found.place_samples / rate_hz
     leads = _lead_changes(found, place_s)

@@ -27,9 +27,7 @@ def draw_label_curves(predictions: Predictions, label: int) -> Figure:
         name, style = arm.replace("_", " "), {"color": colour, "linewidth": 1.4}
         false_rate, hit_rate, _ = roc_curve(true, scores[:, label])
         roc.plot(false_rate, hit_rate, label=name, **style)
-        precision, recall, _ = precision_recall_curve(true, scores[:, label], drop_intermediate=True)
-        # Average precision holds each precision back to the recall before it.
-        pr.plot(recall, precision, drawstyle="steps-post", **style)
+        pr.plot(*precision_recall(true, scores[:, label]), drawstyle="steps-post", **style)
     said = predictions.predicted[:, label]
     hits, alarms = int((said & true).sum()), int((said & ~true).sum())
     mark = {"marker": "o", "color": _MARK, "markersize": 4, "linestyle": "", "zorder": 3}
@@ -42,6 +40,18 @@ def draw_label_curves(predictions: Predictions, label: int) -> Figure:
     _unit_square(pr, "precision-recall", "recall", "precision")
     figure.legend(loc="outside lower center", ncols=3, fontsize=7, frameon=False, handlelength=1.4)
     return figure
+
+
+def precision_recall(truth: BoolArray, score: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The steps of which average precision is the area: falling recalls, and the precision that holds down to the next.
+
+    For each recall the best precision is taken, which is that of the highest threshold.
+    """
+    precision, recall, _ = precision_recall_curve(truth, score)
+    # The last point (recall 0, precision 1) is no threshold's.
+    reached = np.append(recall[:-2] != recall[1:-1], True) & (recall[:-1] > 0)
+    precision, recall = precision[:-1][reached], recall[:-1][reached]
+    return np.append(recall, 0.0), np.append(precision, precision[-1])
 
 
 def draw_numbers(predictions: Predictions, unit: str) -> Figure:

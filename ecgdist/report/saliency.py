@@ -37,7 +37,7 @@ def draw_occlusion(
     samples = signal_mv.shape[1]
     present = [row for row in range(len(leads)) if not np.isnan(found.change[row]).all()]
     sheet = Sheet([signal_mv[row] for row in present], samples / rate_hz, title)
-    largest = max(float(np.nanmax(np.abs(found.change), initial=0.0)), np.finfo(float).tiny)
+    largest = max(found.largest, float(np.finfo(np.float64).tiny))
     edges_s = np.minimum(np.arange(found.change.shape[1] + 1) * found.place_samples, samples) / rate_hz
     for line, row in enumerate(present):
         change = np.nan_to_num(found.change[row])
