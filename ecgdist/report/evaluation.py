@@ -15,7 +15,7 @@ from ecgdist.downstream.confusion import Confusion, confusion
 from ecgdist.downstream.evaluation import Evaluation
 from ecgdist.downstream.label_evaluation import MultilabelEvaluation
 from ecgdist.downstream.number_evaluation import RegressionEvaluation
-from ecgdist.downstream.occlusion import PLACES_PER_WINDOW, WINDOW_S
+from ecgdist.downstream.occlusion import WINDOW_S
 from ecgdist.downstream.outcome import Outcome
 from ecgdist.report.evaluation_ecgs import Example, Saliency, examples, saliency
 from ecgdist.report.evaluation_plots import Maps, calibration, curves, maps, numbers
@@ -94,7 +94,7 @@ def render(sections: Sections) -> str:
         figures=data_uri("application/json", figures),
         reliability=None,  # it has a section of its own, with a plot for each label
         missing={name: value.reason for name, value in vars(sections).items() if isinstance(value, Missing)},
-        occlusion={"window_s": WINDOW_S, "places": PLACES_PER_WINDOW},
+        occlusion_s=WINDOW_S,
     )
 
 

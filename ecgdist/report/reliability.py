@@ -39,7 +39,9 @@ def draw_reliability(diagrams: Sequence[Reliability]) -> Figure:
         panel.scatter(
             probability, positives, s=3 + _LARGEST_MARK * records / records.max(), color=_LINE, alpha=0.6
         )
-        panel.set_title(f"{diagram.label} ({_positives(diagram):.0f} positives)", fontsize=7)
+        panel.set_title(
+            f"{diagram.label} ({_positives(diagram):.0f} positives)", fontsize=7, parse_math=False
+        )
         panel.set(
             xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal"
         )
