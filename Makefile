@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install demo test test-all lint format bench lock clean
+.PHONY: install install-browser demo test test-all lint format bench lock clean
 
 install: .venv/.installed
 
@@ -11,6 +11,13 @@ install: .venv/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+# For the tests marked browser, which are skipped without it; only root can install packages.
+install-browser:
+	@if command -v chromium && command -v chromedriver; then :; \
+	elif [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver; \
+	else echo "chromium and chromedriver are not installed, and cannot be: this takes root and apt-get"; fi
 
 demo: install
 	$(BIN)/ecgdist demo --out demo

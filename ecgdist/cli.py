@@ -307,13 +307,20 @@ def evaluate(
         typer.Option(help="linear: a probe on frozen features; trained: the readout of a fine-tuned model."),
     ] = "linear",
     out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    html: Annotated[
+        str | None, typer.Option(help="Write a report, with curves and ECGs, to this HTML file.")
+    ] = None,
+    predictions: Annotated[
+        str | None,
+        typer.Option(help="Write truth and predictions of every test record to this Parquet file."),
+    ] = None,
     as_json: AsJson = False,
     overrides: Set = None,
     dry_run: DryRun = False,
 ) -> None:
     """Figures of a model on labelled ECGs, beside the same probe on an untrained encoder."""
-    from ecgdist.downstream.evaluate import EvaluateConfig
-    from ecgdist.downstream.evaluate import evaluate as run_evaluate
+    from ecgdist.downstream.evaluate import EvaluateConfig, evaluate_whole
+    from ecgdist.report.evaluation import write_evaluation_report
     from ecgdist.storage import Location
 
     config = load(EvaluateConfig, None, _flags(overrides, model=model, task=task, corpus=corpus, mode=mode))
@@ -322,19 +329,25 @@ def evaluate(
     if config.mode == "trained":
         from ecgdist.downstream.finetuning.judge import evaluate_tuned
 
-        evaluation = evaluate_tuned(config)
+        outcome = evaluate_tuned(config)
     else:
-        evaluation = run_evaluate(config)
+        outcome = evaluate_whole(config)
+    evaluation = outcome.evaluation
     if out is not None:
         Location.of(out).write_bytes(evaluation.model_dump_json(indent=1).encode())
+    if predictions is not None:
+        Location.of(predictions).write_bytes(outcome.predictions.parquet(evaluation))
+    if html is not None:
+        write_evaluation_report(outcome, Location.of(html))
     if as_json:
         print(evaluation.model_dump_json(indent=1))
         return
     for table in evaluation.tables():
         out_console.print(table)
     _say(f"again: {evaluation.provenance.command}")
-    if out is not None:
-        _say(f"figures written to {out}")
+    for what, where in (("figures", out), ("predictions", predictions), ("report", html)):
+        if where is not None:
+            _say(f"{what} written to {where}")
 
 
 @app.command()

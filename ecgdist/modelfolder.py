@@ -136,9 +136,26 @@ class Model:
         windows, window_valid = self.preprocessing.inputs(
             torch.from_numpy(signal_uv).to(device), valid, present
         )
+        return self.embed_windows(windows, window_valid, present)
+
+    @torch.no_grad()
+    def embed_windows(
+        self, windows: Tensor, valid_samples: Tensor, lead_mask: Tensor
+    ) -> npt.NDArray[np.float32]:
+        """Embeddings of what `Preprocessing.inputs` made of a batch, each the mean over its windows.
+
+        Args:
+            windows: ``(b, windows, 12, window_samples)``, as the encoder takes them.
+            valid_samples: ``(b, windows)``.
+            lead_mask: ``(b, 12)``.
+
+        Returns:
+            ``(b, dim)``.
+        """
+        device = next(self.encoder.parameters()).device
+        windows, valid, present = (each.to(device) for each in (windows, valid_samples, lead_mask))
         parts = [
-            self.encoder.embed(w, v, present)
-            for w, v in zip(windows.unbind(1), window_valid.unbind(1), strict=True)
+            self.encoder.embed(w, v, present) for w, v in zip(windows.unbind(1), valid.unbind(1), strict=True)
         ]
         embedded: npt.NDArray[np.float32] = torch.stack(parts).mean(0).float().cpu().numpy()
         return embedded

@@ -41,6 +41,7 @@ def test_the_wheel_is_small_and_whole(wheel: Path) -> None:
     wanted = {
         "ecgdist/py.typed",
         "ecgdist/report/template.html",
+        "ecgdist/report/sections/curves.html",
         "ecgdist/downstream/tasks/ptbxl-super.yaml",
         "ecgdist/sample/NOTICE.md",
         "ecgdist/sample/ptb-xl/LICENSE.txt",

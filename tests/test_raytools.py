@@ -109,6 +109,7 @@ def test_a_cluster_that_does_not_answer_is_named() -> None:
     assert "ConfigError: no Ray cluster answers at RAY_ADDRESS = 127.0.0.1:" in done.stderr
 
 
+@pytest.mark.slow
 def test_clusters_one_after_the_other_start_alike_and_say_nothing() -> None:
     """In a process of its own, as above: Ray writes into the settings that it is given."""
     code = "from ecgdist.raytools import ray_session\nfor _ in range(2):\n    with ray_session(1): pass"

@@ -156,6 +156,7 @@ def test_an_older_object_is_not_taken_for_parts_that_were_never_joined(
     assert (folder / "file").exists() == older
 
 
+@pytest.mark.slow
 def test_a_long_listing_is_complete(folder: Location, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three pages; a page that arrives empty is not the end of the folder."""
     names = [f"p{number % 7}/p{number:05d}/{number}.hea" for number in range(2_500)]

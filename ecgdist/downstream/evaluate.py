@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from dataclasses import dataclass, replace
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from ecgdist.downstream.assign import Splits, assign_splits, fewer_patients, ref
 from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
 from ecgdist.downstream.label_evaluation import compare_labels
 from ecgdist.downstream.number_evaluation import compare_numbers
+from ecgdist.downstream.outcome import Compared, EmbeddingPredictor, Outcome
 from ecgdist.downstream.own_labels import OwnLabels
 from ecgdist.downstream.scores import SPECIFICITY
 from ecgdist.downstream.seen import check_tested
@@ -159,6 +160,11 @@ class Setup:
 
 
 def evaluate(config: EvaluateConfig) -> Evaluation:
+    """The figures of `evaluate_whole`."""
+    return evaluate_whole(config).evaluation
+
+
+def evaluate_whole(config: EvaluateConfig) -> Outcome:
     """The linear probe on the model of `config`, beside the same probe on its untrained twin.
 
     Raises:
@@ -180,14 +186,21 @@ def evaluate(config: EvaluateConfig) -> Evaluation:
         versions=versions(),
         command=config.command,
     )
-    evaluation = _compared(
+    found = _compared(
         config,
         setup,
         features(model, corpus, setup.rows, config.batch_rows),
         features(untrained, corpus, setup.rows, config.batch_rows),
         provenance,
     )
-    return evaluation.model_copy(update={"warnings": (*warnings, *evaluation.warnings)})
+    said = found.evaluation.warnings
+    return Outcome(
+        evaluation=found.evaluation.model_copy(update={"warnings": (*warnings, *said)}),
+        predictions=found.predictions,
+        corpus=corpus,
+        embeddings=found.embeddings,
+        predictor=EmbeddingPredictor(model, found.head),
+    )
 
 
 def check_task(name: str) -> type[Task]:
@@ -202,7 +215,7 @@ def check_task(name: str) -> type[Task]:
 
 def _compared(
     config: EvaluateConfig, setup: Setup, ours: Features, other: Features, provenance: Provenance
-) -> Evaluation:
+) -> Compared[Any]:
     """The pretrained encoder's features beside the untrained one's."""
     task, index, splits, drawn = setup.task, setup.index, setup.splits, (config.resamples, config.seed)
     if isinstance(task, MultilabelTask):

@@ -53,7 +53,7 @@ class Records:
         np.minimum.at(first, record, rows)
         return cls(rows, record.astype(np.int64), first)
 
-    def mean(self, values: FloatArray) -> FloatArray:
+    def mean(self, values: npt.NDArray[np.floating]) -> FloatArray:
         """``(records, ...)`` means of ``(n, ...)`` values of the rows of the split."""
         total = np.zeros((len(self.first), *values.shape[1:]))
         np.add.at(total, self.record, values)

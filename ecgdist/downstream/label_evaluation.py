@@ -21,6 +21,7 @@ from ecgdist.downstream.evaluation import (
     no_subgroups,
     small_note,
 )
+from ecgdist.downstream.judged import Records
 from ecgdist.downstream.label_judge import LabelJudge, label_warnings, probe
 from ecgdist.downstream.metrics import (
     BOOTSTRAP_METHOD,
@@ -30,7 +31,9 @@ from ecgdist.downstream.metrics import (
     Metrics,
     paired_difference,
 )
-from ecgdist.downstream.probe import ProbeResult
+from ecgdist.downstream.outcome import Compared, Judged
+from ecgdist.downstream.predictions import PRETRAINED, RANDOM_ENCODER, Predictions
+from ecgdist.downstream.probe import LabelPredictions
 from ecgdist.downstream.scores import METRICS, SPECIFICITY
 from ecgdist.downstream.subgroups import LabelSubgroup, label_subgroups
 from ecgdist.downstream.tasks import MultilabelTask
@@ -193,7 +196,7 @@ def compare_labels(
     resamples: int = 1000,
     seed: int = 0,
     specificity: float = SPECIFICITY,
-) -> MultilabelEvaluation:
+) -> Compared[MultilabelEvaluation]:
     """Probe two encoders on the same records.
 
     Args:
@@ -212,21 +215,28 @@ def compare_labels(
     """
     truth, labels = task.truth(index), tuple(task.labels)
     ours, other = (probe(features, truth, splits, labels) for features in (pretrained, random_encoder))
-    return judge_labels(index, task, splits, ours, other, provenance, resamples, seed, specificity)
+    judged = judge_labels(index, task, splits, ours, other, provenance, resamples, seed, specificity)
+    records = Records.of(index, splits, "test")
+    return Compared(
+        evaluation=judged.evaluation,
+        predictions=judged.predictions,
+        embeddings=records.mean(pretrained[records.rows]),
+        head=ours.predict,
+    )
 
 
 def judge_labels(
     index: pd.DataFrame,
     task: MultilabelTask,
     splits: Splits,
-    ours: ProbeResult,
-    other: ProbeResult,
+    ours: LabelPredictions,
+    other: LabelPredictions,
     provenance: Provenance,
     resamples: int = 1000,
     seed: int = 0,
     specificity: float = SPECIFICITY,
     mode: str = "linear",
-) -> MultilabelEvaluation:
+) -> Judged[MultilabelEvaluation]:
     """Judge two predictors by what they say of the same validation and test rows.
 
     Args:
@@ -252,7 +262,7 @@ def judge_labels(
     groups, small = label_subgroups(judge.test.facts(index), judge.truth, score, fitted, judge.resamples)
     method = f"{resamples} resamples: {BOOTSTRAP_METHOD}"
     warnings = label_warnings(ours.left_out, metrics)
-    return MultilabelEvaluation(
+    evaluation = MultilabelEvaluation(
         **common_fields(index, task, splits, provenance, method, seed, warnings, mode),
         p_value=p_value,
         specificity=specificity,
@@ -267,9 +277,11 @@ def judge_labels(
             for row in metrics.labels
         ),
     )
+    scores = {PRETRAINED: score, RANDOM_ENCODER: judge.test.mean(other.test)}
+    return Judged(evaluation, Predictions.of(index, judge.test, fitted, judge.truth, scores, cuts.f1))
 
 
-def _arm(found: ProbeResult, metrics: Metrics) -> Arm:
+def _arm(found: LabelPredictions, metrics: Metrics) -> Arm:
     return Arm(
         metrics=metrics,
         inverse_regularisation=found.inverse_regularisation,

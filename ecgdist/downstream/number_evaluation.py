@@ -22,6 +22,8 @@ from ecgdist.downstream.evaluation import (
     small_note,
 )
 from ecgdist.downstream.judged import Records
+from ecgdist.downstream.outcome import Compared, Judged
+from ecgdist.downstream.predictions import PRETRAINED, RANDOM_ENCODER, Predictions
 from ecgdist.downstream.regression import (
     NUMBER_METHOD,
     NUMBER_METRICS,
@@ -30,7 +32,7 @@ from ecgdist.downstream.regression import (
     number_difference,
     number_summary,
 )
-from ecgdist.downstream.ridge import RidgeResult, ridge_probe
+from ecgdist.downstream.ridge import NumberPredictions, ridge_probe
 from ecgdist.downstream.subgroups import NumberSubgroup, number_subgroups
 from ecgdist.downstream.tasks import RegressionTask, patients_of
 
@@ -133,7 +135,7 @@ def compare_numbers(
     provenance: Provenance,
     resamples: int = 1000,
     seed: int = 0,
-) -> RegressionEvaluation:
+) -> Compared[RegressionEvaluation]:
     """Probe two encoders on the same records; arguments as of `compare_labels`.
 
     Raises:
@@ -145,20 +147,26 @@ def compare_numbers(
         ridge_probe(each[train], numbers[train], each[validation], numbers[validation], each[test])
         for each in (pretrained, random_encoder)
     )
-    return judge_numbers(index, task, splits, ours, other, provenance, resamples, seed)
+    judged = judge_numbers(index, task, splits, ours, other, provenance, resamples, seed)
+    return Compared(
+        evaluation=judged.evaluation,
+        predictions=judged.predictions,
+        embeddings=Records.of(index, splits, "test").mean(pretrained[test]),
+        head=lambda features: ours.predict(features)[:, None],
+    )
 
 
 def judge_numbers(
     index: pd.DataFrame,
     task: RegressionTask,
     splits: Splits,
-    ours: RidgeResult,
-    other: RidgeResult,
+    ours: NumberPredictions,
+    other: NumberPredictions,
     provenance: Provenance,
     resamples: int = 1000,
     seed: int = 0,
     mode: str = "linear",
-) -> RegressionEvaluation:
+) -> Judged[RegressionEvaluation]:
     """Judge two predictors of a number; arguments as of `judge_labels`.
 
     Raises:
@@ -168,11 +176,12 @@ def judge_numbers(
     records = Records.of(index, splits, "test")
     facts, truth = records.facts(index), numbers[records.first]
     drawn = Resamples.of(patients_of(facts).tolist(), resamples, seed)
-    boot, other_boot = (bootstrap_numbers(truth, records.mean(each.test), drawn) for each in (ours, other))
+    predicted = [records.mean(each.test) for each in (ours, other)]
+    boot, other_boot = (bootstrap_numbers(truth, each, drawn) for each in predicted)
     difference, p_value = number_difference(boot, other_boot)
-    groups, small = number_subgroups(facts, truth, records.mean(ours.test), drawn)
+    groups, small = number_subgroups(facts, truth, predicted[0], drawn)
     method = f"{resamples} resamples: {NUMBER_METHOD}"
-    return RegressionEvaluation(
+    evaluation = RegressionEvaluation(
         **common_fields(index, task, splits, provenance, method, seed, mode=mode),
         p_value=p_value,
         target=task.target,
@@ -184,9 +193,13 @@ def judge_numbers(
         subgroups=groups,
         small_subgroups=small,
     )
+    numbered = {
+        name: each[:, None] for name, each in zip((PRETRAINED, RANDOM_ENCODER), predicted, strict=True)
+    }
+    return Judged(evaluation, Predictions.of(index, records, [task.target], truth[:, None], numbered))
 
 
-def _arm(found: RidgeResult, metrics: NumberFigures) -> NumberArm:
+def _arm(found: NumberPredictions, metrics: NumberFigures) -> NumberArm:
     return NumberArm(
         metrics=metrics, regularisation=found.regularisation, validation_rmse=found.validation_rmse
     )

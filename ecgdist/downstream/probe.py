@@ -24,14 +24,14 @@ INVERSE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _MAX_ITERATIONS = 5000
 
 
-@dataclass(frozen=True)
-class ProbeResult:
-    """A fitted probe, or another predictor of labels, seen through its predictions.
+@dataclass(frozen=True, kw_only=True)
+class LabelPredictions:
+    """What a predictor of labels says of two splits.
 
     Attributes:
-        labels: the labels that were fitted, in the order of the columns below.
-        left_out: labels that were not, with the reason.
-        inverse_regularisation: scikit-learn's C, chosen by the validation macro AUROC; None for no probe.
+        labels: in the order of the columns below.
+        left_out: labels that it does not predict, with the reason.
+        inverse_regularisation: of a probe, scikit-learn's C, chosen by the validation macro AUROC.
         validation_auroc: that macro AUROC.
         validation: ``(n, labels)`` probabilities.
         test: ``(n, labels)`` probabilities.
@@ -39,10 +39,27 @@ class ProbeResult:
 
     labels: tuple[str, ...]
     left_out: dict[str, str]
-    inverse_regularisation: float | None
+    inverse_regularisation: float | None = None
     validation_auroc: float
     validation: FloatArray
     test: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult(LabelPredictions):
+    """A fitted probe with its predictions.
+
+    Attributes:
+        scaler: of the features, fitted on train.
+        models: the regression of each label, on scaled features.
+    """
+
+    scaler: StandardScaler
+    models: tuple[LogisticRegression, ...]
+
+    def predict(self, features: npt.NDArray[np.floating]) -> FloatArray:
+        """``(n, dim)`` features -> ``(n, labels)`` probabilities."""
+        return _probabilities(self.models, self.scaler.transform(_checked("given", features)))
 
 
 def linear_probe(
@@ -72,7 +89,7 @@ def linear_probe(
     fitted = [i for i, label in enumerate(labels) if label not in left_out]
     if not fitted:
         raise DataError("no label has both positive and negative training records; train on more records")
-    train, validation, test = scaled(features_train, features_validation, features_test)
+    scaler, train, validation, test = scaled(features_train, features_validation, features_test)
     truth = y_validation[:, fitted]
 
     best: tuple[float, float, list[LogisticRegression]] | None = None
@@ -94,19 +111,22 @@ def linear_probe(
         validation_auroc=score,
         validation=probabilities,
         test=_probabilities(models, test),
+        scaler=scaler,
+        models=tuple(models),
     )
 
 
 def scaled(
     train: npt.NDArray[np.floating], validation: npt.NDArray[np.floating], test: npt.NDArray[np.floating]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """``(n, dim)`` features of the three splits, with mean 0 and deviation 1 of each feature on train.
+) -> tuple[StandardScaler, FloatArray, FloatArray, FloatArray]:
+    """What scales features to mean 0 and deviation 1 on train, and the scaled ``(n, dim)`` ones of the three splits.
 
     Raises:
         DataError: if a feature is not finite.
     """
     scaler = StandardScaler().fit(_checked("train", train))
     return (
+        scaler,
         scaler.transform(_checked("train", train)),
         scaler.transform(_checked("validation", validation)),
         scaler.transform(_checked("test", test)),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 
 from ecgdist.downstream.probe import scaled
 from ecgdist.downstream.scores import FloatArray
@@ -19,21 +20,39 @@ REGULARISATION = (1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6)
 """The values of scikit-learn's alpha that the probe chooses from; a larger one regularises more."""
 
 
-@dataclass(frozen=True)
-class RidgeResult:
-    """A fitted ridge regression, or another predictor of a number, seen through its predictions.
+@dataclass(frozen=True, kw_only=True)
+class NumberPredictions:
+    """What a predictor of a number says of two splits.
 
     Attributes:
-        regularisation: scikit-learn's alpha, chosen by the validation root mean squared error; None for another one.
+        regularisation: of ridge regression, scikit-learn's alpha, chosen by the validation root mean squared error.
         validation_rmse: that error.
         validation: ``(n,)`` predictions.
         test: ``(n,)`` predictions.
     """
 
-    regularisation: float | None
+    regularisation: float | None = None
     validation_rmse: float
     validation: FloatArray
     test: FloatArray
+
+
+@dataclass(frozen=True, kw_only=True)
+class RidgeResult(NumberPredictions):
+    """A fitted ridge regression with its predictions.
+
+    Attributes:
+        scaler: of the features, fitted on train.
+        model: the regression, on scaled features.
+    """
+
+    scaler: StandardScaler
+    model: Ridge
+
+    def predict(self, features: npt.NDArray[np.floating]) -> FloatArray:
+        """``(n, dim)`` features -> ``(n,)`` predictions."""
+        found: FloatArray = self.model.predict(self.scaler.transform(features.astype(np.float64)))
+        return found
 
 
 def ridge_probe(
@@ -57,7 +76,7 @@ def ridge_probe(
     Raises:
         DataError: if a feature is not finite.
     """
-    train, validation, test = scaled(features_train, features_validation, features_test)
+    scaler, train, validation, test = scaled(features_train, features_validation, features_test)
     best: tuple[float, float, Ridge] | None = None
     for strength in sorted(grid, reverse=True):
         model = Ridge(alpha=strength).fit(train, y_train)
@@ -66,4 +85,11 @@ def ridge_probe(
             best = (rmse, strength, model)
     assert best is not None, "the grid is empty"
     rmse, strength, model = best
-    return RidgeResult(strength, rmse, model.predict(validation), model.predict(test))
+    return RidgeResult(
+        regularisation=strength,
+        validation_rmse=rmse,
+        validation=model.predict(validation),
+        test=model.predict(test),
+        scaler=scaler,
+        model=model,
+    )

@@ -20,7 +20,7 @@ from ecgdist.record import STANDARD_LEADS, bits_to_mask
 from ecgdist.report.corpus_plots import Histogram, draw_histograms, draw_people, draw_rates_and_lengths
 from ecgdist.report.curves import svg
 from ecgdist.report.ecgpaper import draw_record, png, width_mm
-from ecgdist.report.html import Image, data_uri, rendered
+from ecgdist.report.html import Ecg, Image, data_uri, rendered
 from ecgdist.signals.limbs import explain_limb_leads
 from ecgdist.signals.quality import EXTREME_UV, LIMB_TOLERANCE_UV
 from ecgdist.storage import Location
@@ -29,14 +29,6 @@ _TOP_LABELS = 30
 _SHOWN_GROUPS = 20
 _SHOWN_OF_GROUP = 6
 _ECG_DOTS_PER_INCH = 110
-
-
-@dataclass(frozen=True)
-class Ecg:
-    """One ECG on paper, and what there is to say of it."""
-
-    image: Image
-    caption: str
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,14 @@ class Image:
     width_mm: float | None = None
 
 
+@dataclass(frozen=True)
+class Ecg:
+    """One ECG on paper, and what there is to say of it."""
+
+    image: Image
+    caption: str
+
+
 def rendered(template: str, **values: Any) -> str:
     """A template of this package as HTML. Every text from outside is escaped."""
     environment = Environment(

@@ -24,7 +24,9 @@ def draw_reliability(diagrams: Sequence[Reliability]) -> Figure:
     chosen = sorted(sorted(diagrams, key=_positives, reverse=True)[:_MOST_PANELS], key=diagrams.index)
     columns = min(_COLUMNS, len(chosen))
     lines = -(-len(chosen) // columns)
-    figure = Figure(figsize=(columns * _PANEL_INCH, lines * _PANEL_INCH + 0.3), layout="constrained")
+    # One panel alone leaves no room above and below its square.
+    height = lines * _PANEL_INCH + (0.3 if len(chosen) > 1 else 0.0)
+    figure = Figure(figsize=(columns * _PANEL_INCH, height), layout="constrained")
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for panel in panels.flat[len(chosen) :]:
         panel.set_visible(False)
@@ -37,7 +39,9 @@ def draw_reliability(diagrams: Sequence[Reliability]) -> Figure:
         panel.scatter(
             probability, positives, s=3 + _LARGEST_MARK * records / records.max(), color=_LINE, alpha=0.6
         )
-        panel.set_title(f"{diagram.label} ({_positives(diagram):.0f} positives)", fontsize=7)
+        panel.set_title(
+            f"{diagram.label} ({_positives(diagram):.0f} positives)", fontsize=7, parse_math=False
+        )
         panel.set(
             xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1), aspect="equal"
         )

@@ -42,6 +42,7 @@ def require_right(found: dict[str, object], signals: data.Signals) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.parametrize("read", [read_ours.read, read_dataloader.read], ids=["ours", "dataloader"])
 def test_sides_over_the_shards_give_every_ecg_once(
     small: tuple[dict[str, Path], data.Signals], read: Read
@@ -51,6 +52,7 @@ def test_sides_over_the_shards_give_every_ecg_once(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_wfdb_file_by_file_gives_every_ecg_once(small: tuple[dict[str, Path], data.Signals]) -> None:
     folders, signals = small
     found = run_side("wfdb", job(folders["wfdb"], len(signals)), {})

@@ -24,7 +24,7 @@ def evaluate(index: pd.DataFrame, noise: float = 1.0) -> MultilabelEvaluation:
     blind = rng.normal(size=(len(index), 5))
     return compare_labels(
         index, TASK, assign_splits(index, TASK), good, blind, PROVENANCE, resamples=100, seed=3
-    )
+    ).evaluation
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_segments_of_one_record_count_once() -> None:
     once, thrice = (
         compare_labels(
             table, TASK, assign_splits(table, TASK), good[rows], blind[rows], PROVENANCE, resamples=100
-        )
+        ).evaluation
         for table, rows in ((index, np.arange(len(index))), (again, times))
     )
     assert thrice.pretrained.metrics.macro.auroc.value == pytest.approx(
@@ -163,7 +163,9 @@ def test_labels_with_brackets_are_shown_as_they_are() -> None:
     task = TASK.model_copy(update={"labels": {"NORM [new]": ("scp:NORM",), "[bold]MI": ("scp:IMI",)}})
     index = make_index(300)
     noise = np.random.default_rng(0).normal(size=(len(index), 4))
-    found = compare_labels(index, task, assign_splits(index, task), noise, noise, PROVENANCE, resamples=100)
+    found = compare_labels(
+        index, task, assign_splits(index, task), noise, noise, PROVENANCE, resamples=100
+    ).evaluation
     console = Console(width=160)
     with console.capture() as captured:
         for table in found.tables():

@@ -119,6 +119,7 @@ def test_a_record_that_kills_every_worker_ends_the_packing(
         pack_to(tmp_path / "corpus", f"deadly={tmp_path}")
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_replaced(ray_cluster: None, tmp_path: Path) -> None:
     """The task that it had is done again; the packing itself goes on."""
     source, out = f"ptbxl={sample_folder()}", tmp_path / "corpus"

@@ -65,7 +65,10 @@ def code15(folder: Path) -> str:
     ("make", "trouble", "status", "says"),
     [
         pytest.param(ptbxl, denied, 403, r"/records100/\S+\.hea: access denied", marks=EXTRA),
-        (ptbxl, denied_beside_silence, 403, r"/records100/\S+\.hea: access denied"),
+        pytest.param(
+            *(ptbxl, denied_beside_silence, 403, r"/records100/\S+\.hea: access denied"),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             *(ptbxl, vanished, 404, r"missing_header: s3://\S+/records100/\S+\.hea does not exist"),
             marks=EXTRA,

@@ -71,7 +71,7 @@ def said(setting: Setting) -> tuple[str, str]:
     return usual.getvalue(), unfiltered.getvalue()
 
 
-@pytest.mark.parametrize(("zero_stage", "old_name"), [(2, "all_gather_into"), (3, "reduce_scatter")])
+@pytest.mark.parametrize(("zero_stage", "old_name"), [*slow((2, "all_gather_into")), (3, "reduce_scatter")])
 def test_steps_fill_no_log_with_warnings(processes: GroupOf, zero_stage: int, old_name: str) -> None:
     """Of names that DeepSpeed still calls by; once it does not, there is nothing to filter any more."""
     for usual, unfiltered in processes(2).run(said, Setting(zero_stage=zero_stage)):

@@ -160,6 +160,7 @@ def test_a_run_is_not_continued_with_other_settings(finished: Run, sample_corpus
     assert "steps was 12, is now 24" in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_training_that_diverges_stops_with_one_sentence(sample_corpus: Corpus, tmp_path: Path) -> None:
     """The error reaches the driver as itself, and lost workers are not started again for it."""
@@ -239,6 +240,7 @@ def test_a_window_longer_than_a_segment_is_refused(sample_corpus: Corpus, tmp_pa
         run(config(sample_corpus, tmp_path / "run", device={"window_s": 12}))
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 def test_a_damaged_shard_stops_a_run_before_a_step_is_made_of_it(
     sample_corpus: Corpus, tmp_path: Path

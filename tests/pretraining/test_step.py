@@ -114,7 +114,7 @@ def test_the_batch_of_these_tests_is_uneven() -> None:
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize(
     ("world_size", "micro_batch"),
-    [*slow((1, 1), (1, 10), (2, 1), (2, 2), (3, 2), (3, 10)), (1, 2), (2, 10), (3, 1)],
+    [*slow((1, 1), (1, 10), (2, 1), (2, 2), (3, 1), (3, 2), (3, 10)), (1, 2), (2, 10)],
 )
 def test_loss_and_gradients_are_those_of_the_global_batch(
     processes: GroupOf, whole_batch: dict[str, Trained], arm: str, world_size: int, micro_batch: int
@@ -276,7 +276,7 @@ def test_a_method_trains_alike_on_any_number_of_ranks_and_micro_batches(
         assert_trained_alike(found, expected)
 
 
-@pytest.mark.parametrize("arm", ["SimCLR, hybrid", "CMSC", "BYOL, two views, hybrid", "CMAE", "WCR"])
+@pytest.mark.parametrize("arm", [*slow("SimCLR, hybrid", "CMSC", "CMAE"), "BYOL, two views, hybrid", "WCR"])
 @pytest.mark.parametrize("zero_stage", [*slow(0, 1, 2), 3])
 def test_deepspeed_trains_the_methods(
     processes: GroupOf, whole_batch_of_methods: dict[str, Trained], arm: str, zero_stage: int

@@ -9,7 +9,7 @@ import pytest
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.votes import Votes
 from tests.pretraining.processes import Processes
-from tests.pretraining.runs import Setting, SmallRun, rank_batch
+from tests.pretraining.runs import Setting, SmallRun, rank_batch, slow
 
 WISHES = [
     [Votes(), Votes(), Votes()],
@@ -26,7 +26,7 @@ def vote(wishes: list[list[Votes]]) -> list[Votes]:
     return [run.step(rank_batch(step, group), row[group.rank]).votes for step, row in enumerate(wishes)]
 
 
-@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("world_size", [*slow(1), 3])
 def test_what_any_rank_wishes_is_agreed_by_all_in_that_step(
     world_size: int, processes: Callable[[int], Processes]
 ) -> None:

@@ -19,6 +19,7 @@ from ecgdist.report.corpus import count_duplicates, flagged_examples, render, wa
 from ecgdist.storage import Location
 from tests.packing.folders import DATA, georgia_folder, pack_to, ptbxl_folder
 from tests.packing.test_refused_examples import write
+from tests.report.browser import DESKTOP_PX, PHONE_PX, Browser, problems
 from tests.report.test_page import Reader
 from tests.signals.real_ecgs import recordings
 
@@ -68,6 +69,20 @@ def write_leads(folder: Path, name: str, signal_mv: np.ndarray, leads: tuple[str
 @pytest.fixture(scope="module")
 def page(corpus: Corpus) -> str:
     return render(corpus, summarise(corpus), find_duplicates(corpus))
+
+
+def test_the_notice_stands_at_the_head(page: str) -> None:
+    head = page.partition("<h1>")[2][:200]
+    assert "Not a medical device. For research only." in head
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width_px", [PHONE_PX, DESKTOP_PX])
+def test_it_can_be_read_on_a_telephone_and_on_a_desktop(
+    browser: Browser, page: str, width_px: int, tmp_path: Path
+) -> None:
+    (tmp_path / "corpus.html").write_text(page)
+    assert problems(browser, tmp_path / "corpus.html", width_px) == []
 
 
 def test_the_headline_and_every_source_have_their_figures(page: str, corpus: Corpus) -> None:

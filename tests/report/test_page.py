@@ -20,6 +20,7 @@ from ecgdist.report.page import DataCounts, Missing, Reconstruction, ReportData,
 from ecgdist.report.run import EVALUATION, evaluation_of
 from ecgdist.storage import Location
 from tests.downstream.tables import PROVENANCE, make_index
+from tests.report.browser import DESKTOP_PX, PHONE_PX, Browser, problems
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def evaluation() -> MultilabelEvaluation:
     good = task.truth(index) + rng.normal(size=(len(index), 5))
     blind = rng.normal(size=(len(index), 5))
     splits = assign_splits(index, task)
-    return compare_labels(index, task, splits, good, blind, PROVENANCE, resamples=100)
+    return compare_labels(index, task, splits, good, blind, PROVENANCE, resamples=100).evaluation
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,20 @@ class Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag, f"</{tag}> closes nothing"
+
+
+def test_the_notice_stands_at_the_head(page: str) -> None:
+    head = page.partition("<h1>")[2][:200]
+    assert "Not a medical device. For research only." in head
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width_px", [PHONE_PX, DESKTOP_PX])
+def test_it_can_be_read_on_a_telephone_and_on_a_desktop(
+    browser: Browser, page: str, width_px: int, tmp_path: Path
+) -> None:
+    (tmp_path / "index.html").write_text(page)
+    assert problems(browser, tmp_path / "index.html", width_px) == []
 
 
 def test_summary_has_the_real_figures(page: str, evaluation: MultilabelEvaluation) -> None:
@@ -260,7 +275,7 @@ def test_a_number_has_its_own_table(data: ReportData) -> None:
         rng.normal(size=(len(index), 3)),
         PROVENANCE,
         resamples=100,
-    )
+    ).evaluation
     page = render(replace(data, evaluation=found))
     for name, figures in found.rows():
         assert name in page

@@ -62,6 +62,7 @@ def assert_same(found: list[Recording | RecordRefused], expected: list[Recording
         )
 
 
+@pytest.mark.slow
 def test_many_small_objects(s3: S3Server, proxy: FaultyS3, tmp_path: Path) -> None:
     folder = ptbxl_folder(tmp_path / "ptb-xl", 150)
     broken = sorted(folder.rglob("*.dat"))

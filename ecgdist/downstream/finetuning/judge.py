@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -17,19 +17,21 @@ from ecgdist.downstream.evaluate import (
     features,
     on_device,
 )
-from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
+from ecgdist.downstream.evaluation import Features, Provenance, versions
 from ecgdist.downstream.finetuning.published import Tuned, load_tuned
+from ecgdist.downstream.judged import Records
 from ecgdist.downstream.label_evaluation import judge_labels
 from ecgdist.downstream.label_judge import probe
 from ecgdist.downstream.number_evaluation import judge_numbers
-from ecgdist.downstream.probe import ProbeResult
-from ecgdist.downstream.ridge import RidgeResult, ridge_probe
+from ecgdist.downstream.outcome import Judged, Outcome
+from ecgdist.downstream.probe import LabelPredictions
+from ecgdist.downstream.ridge import NumberPredictions, ridge_probe
 from ecgdist.downstream.scores import FloatArray, auroc
 from ecgdist.downstream.tasks import MultilabelTask, RegressionTask
 from ecgdist.errors import DataError
 
 
-def evaluate_tuned(config: EvaluateConfig) -> Evaluation:
+def evaluate_tuned(config: EvaluateConfig) -> Outcome:
     """Judge a model by its own readout.
 
     Raises:
@@ -66,7 +68,16 @@ def evaluate_tuned(config: EvaluateConfig) -> Evaluation:
     found = (_labels if isinstance(setup.task, MultilabelTask) else _number)(
         config, setup, tuned, predicted, other, provenance
     )
-    return found.model_copy(update={"warnings": (*warnings, *found.warnings)})
+    said = found.evaluation.warnings
+    test = Records.of(setup.index, setup.splits, "test")
+    embedded = features(on_device(tuned.model), corpus, test.rows, config.batch_rows)
+    return Outcome(
+        evaluation=found.evaluation.model_copy(update={"warnings": (*warnings, *said)}),
+        predictions=found.predictions,
+        corpus=corpus,
+        embeddings=test.mean(embedded[test.rows]),
+        predictor=tuned,
+    )
 
 
 def _labels(
@@ -76,7 +87,7 @@ def _labels(
     predicted: FloatArray,
     other: Features,
     provenance: Provenance,
-) -> Evaluation:
+) -> Judged[Any]:
     task = setup.task
     assert isinstance(task, MultilabelTask)
     truth, names = task.truth(setup.index), tuple(task.labels)
@@ -99,11 +110,18 @@ def _labels(
         setup.index,
         task,
         setup.splits,
-        ProbeResult(common, left_out, None, float(np.nanmean(areas)), ours[validation], ours[test]),
-        replace(
-            control,
+        LabelPredictions(
             labels=common,
             left_out=left_out,
+            validation_auroc=float(np.nanmean(areas)),
+            validation=ours[validation],
+            test=ours[test],
+        ),
+        LabelPredictions(
+            labels=common,
+            left_out=left_out,
+            inverse_regularisation=control.inverse_regularisation,
+            validation_auroc=control.validation_auroc,
             validation=control.validation[:, columns],
             test=control.test[:, columns],
         ),
@@ -122,7 +140,7 @@ def _number(
     predicted: FloatArray,
     other: Features,
     provenance: Provenance,
-) -> Evaluation:
+) -> Judged[Any]:
     task = setup.task
     assert isinstance(task, RegressionTask)
     if tuned.facts.outputs != (task.target,):
@@ -138,7 +156,7 @@ def _number(
         setup.index,
         task,
         setup.splits,
-        RidgeResult(None, rmse, ours[validation], ours[test]),
+        NumberPredictions(validation_rmse=rmse, validation=ours[validation], test=ours[test]),
         control,
         provenance,
         config.resamples,

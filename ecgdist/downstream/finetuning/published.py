@@ -26,6 +26,7 @@ from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import ModelConfig, Provenance
 from ecgdist.modelfolder import CONFIG, Model, load, save_model
 from ecgdist.models.readout import READOUTS, Readout
+from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.checkpoint import STUDENT
 from ecgdist.pretraining.export import BEST, read_run, saved_student
 from ecgdist.pretraining.group import Group
@@ -76,20 +77,37 @@ class Tuned:
     readout: Readout
     facts: ReadoutFacts
 
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What makes the model's input."""
+        return self.model.preprocessing
+
+    def __call__(self, windows: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> FloatArray:
+        """``(b, outputs)`` predictions of what `Preprocessing.inputs` made of b segments, the mean over windows."""
+        device = next(self.model.encoder.parameters()).device
+        present = lead_mask.to(device)
+        with torch.no_grad():
+            parts = [
+                self._predict(window.to(device), valid.to(device), present)
+                for window, valid in zip(windows.unbind(1), valid_samples.unbind(1), strict=True)
+            ]
+        mean: FloatArray = torch.stack(parts).mean(dim=0).double().cpu().numpy()
+        return mean
+
     def predict_rows(
         self, corpus: Corpus, rows: npt.NDArray[np.int64], batch_rows: int, device: torch.device
     ) -> FloatArray:
         """Probabilities, or numbers, for rows of a corpus: ``(n, outputs)``, the mean over windows."""
-        encoder, readout = self.model.encoder.to(device), self.readout.to(device)
+        self.model.to(device)
+        return predict_rows(self._predict, self.preprocessing, corpus, rows, batch_rows, device, Group())
 
-        def forward(signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
-            tokens = encoder(signal, valid_samples, lead_mask)
-            outputs: Tensor = readout(tokens, encoder.token_valid(valid_samples, lead_mask, tokens.shape[1]))
-            if self.facts.is_number:
-                return outputs * self.facts.scale + self.facts.offset
-            return torch.sigmoid(outputs)
-
-        return predict_rows(forward, self.model.preprocessing, corpus, rows, batch_rows, device, Group())
+    def _predict(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
+        encoder, readout = self.model.encoder, self.readout.to(signal.device)
+        tokens = encoder(signal, valid_samples, lead_mask)
+        outputs: Tensor = readout(tokens, encoder.token_valid(valid_samples, lead_mask, tokens.shape[1]))
+        if self.facts.is_number:
+            return outputs * self.facts.scale + self.facts.offset
+        return torch.sigmoid(outputs)
 
 
 def publish(plan: FineTunePlan, where: Location) -> None:

@@ -200,5 +200,5 @@ def _judged(
     judged = EvaluateConfig(
         model=model.uri, mode="trained", resamples=config.resamples, **{n: getattr(settings, n) for n in same}
     )
-    evaluation = evaluate_tuned(judged)
+    evaluation = evaluate_tuned(judged).evaluation
     return write_result(folder, config, outcomes, chosen, evaluation, model)
