@@ -41,11 +41,12 @@ def lanes_finding(lanes: int, workers: int) -> Finding:
     if idle <= _UNEVEN:
         return Finding(check=check, level="ok", measured=measured, values={"idle_share": idle})
     as_fast = math.ceil(lanes / busiest)
+    fewer = f"{as_fast} workers are as fast; or " if as_fast < workers else ""
     return Finding(
         check=check,
         level="warning",
         measured=f"{measured}: the others wait {idle:.0%} of the time",
-        advice=f"{as_fast} workers are as fast; or make data.lanes a multiple of {workers} in a new run",
+        advice=f"{fewer}make data.lanes a multiple of {workers} in a new run",
         values={"idle_share": idle},
     )
 

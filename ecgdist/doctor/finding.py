@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
+from rich.markup import escape
 from rich.table import Table
 
 from ecgdist.config import Config
@@ -58,5 +59,5 @@ def table(findings: Sequence[Finding]) -> Table:
     for column in ("", "check", "found", "what to do"):
         shown.add_column(column, overflow="fold")
     for one in findings:
-        shown.add_row(f"[{_STYLE[one.level]}]{one.level}[/]", one.check, one.measured, one.advice or "")
+        shown.add_row(f"[{_STYLE[one.level]}]{one.level}[/]", one.check, escape(one.measured), escape(one.advice or ""))
     return shown

@@ -6,6 +6,8 @@ import ipaddress
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import boto3
@@ -18,6 +20,10 @@ from ecgdist.errors import ConfigError, StorageError
 from ecgdist.storage import Location, translated
 
 _CONNECT_S = 5.0
+_UPLOADS = "unfinished uploads"
+_UPLOADS_ADVICE = (
+    "give the bucket a lifecycle rule that ends unfinished multipart uploads (AbortIncompleteMultipartUpload)"
+)
 
 
 def object_storage_findings(where: Location) -> list[Finding]:
@@ -122,25 +128,29 @@ def _bucket(where: Location) -> list[Finding]:
 
 
 def _unfinished_uploads(where: Location) -> Finding:
-    """A killed upload of a large file leaves its parts, which are paid for and which no listing shows."""
-    check = "unfinished uploads"
-    advice = "give the bucket a lifecycle rule that ends unfinished multipart uploads (AbortIncompleteMultipartUpload)"
     try:
         rules = s3.client().get_bucket_lifecycle_configuration(Bucket=_bucket_of(where)).get("Rules", [])
     except (ClientError, *s3.FAILURES) as error:
         code = error.response["Error"].get("Code") if isinstance(error, ClientError) else type(error).__name__
         if code != "NoSuchLifecycleConfiguration":
             return Finding(
-                check=check,
+                check=_UPLOADS,
                 level="warning",
                 measured=f"the lifecycle rules cannot be read ({code})",
-                advice=advice,
+                advice=_UPLOADS_ADVICE,
             )
         rules = []
-    ends = any("AbortIncompleteMultipartUpload" in rule and rule.get("Status") == "Enabled" for rule in rules)
+    return lifecycle_finding(rules)
+
+
+def lifecycle_finding(rules: Sequence[Mapping[str, Any]]) -> Finding:
+    """Whether a bucket's rules remove what killed uploads of large files leave, which is paid for and never listed."""
+    ends = any(
+        "AbortIncompleteMultipartUpload" in rule and rule.get("Status") == "Enabled" for rule in rules
+    )
     if ends:
-        return Finding(check=check, level="ok", measured="ended by a lifecycle rule")
-    return Finding(check=check, level="warning", measured="nothing ends them", advice=advice)
+        return Finding(check=_UPLOADS, level="ok", measured="ended by a lifecycle rule")
+    return Finding(check=_UPLOADS, level="warning", measured="nothing ends them", advice=_UPLOADS_ADVICE)
 
 
 def _bucket_of(where: Location) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -48,15 +48,20 @@ def activation_bytes(
         )
         noise = torch.zeros(rows, module.num_tokens)
         held = [*module.parameters(), *module.buffers(), *window, noise]
-        return saved_bytes(lambda: _losses(module, objective, window, noise, global_batch), held)
+        stacks = [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+        layers = [layer for stack in stacks for layer in stack]
+        return saved_bytes(lambda: _losses(module, objective, window, noise, global_batch), held, layers)
 
 
-def saved_bytes(forward: Callable[[], object], held: Sequence[Tensor] = ()) -> int:
+def saved_bytes(
+    forward: Callable[[], object], held: Sequence[Tensor] = (), layers: Sequence[nn.Module] = ()
+) -> int:
     """Bytes of memory that autograd keeps after a forward pass.
 
     Args:
         forward: the pass; what it returns is held while the bytes are counted.
         held: tensors whose memory is not counted, because it is there anyway.
+        layers: whose inputs are kept for the backward pass, too, in which they may be recomputed.
     """
     # The storages themselves are kept, so that no freed one's address is taken for another's.
     saved: dict[int, torch.UntypedStorage] = {}
@@ -66,8 +71,16 @@ def saved_bytes(forward: Callable[[], object], held: Sequence[Tensor] = ()) -> i
         saved[storage._cdata] = storage
         return tensor
 
+    def keep_inputs(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        for value in inputs:
+            if isinstance(value, Tensor) and value.requires_grad:
+                keep(value)
+
+    hooks = [layer.register_forward_pre_hook(keep_inputs) for layer in layers]
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         made = forward()
+    for hook in hooks:
+        hook.remove()
     before = {tensor.untyped_storage()._cdata for tensor in held}
     num_bytes = sum(storage.nbytes() for address, storage in saved.items() if address not in before)
     del made

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
-from ecgdist.planning.estimate import PretrainEstimate, WorkerEstimate
+from ecgdist.planning.estimate import PretrainEstimate
+from ecgdist.planning.rates import CPU_CORE
 
 _GIB = 2**30
 _MOST_COLUMNS = 6
@@ -21,6 +22,7 @@ def sentences(plan: PretrainEstimate) -> list[str]:
         if plan.read_bytes is None
         else f"{_bytes(plan.read_bytes)} to read from storage ({plan.read_amplification:.2f} times what is used)"
     )
+    impossible = [f"{number} workers: {why}" for number, why in list(plan.not_possible.items())[:1]]
     return [
         "an estimate, in closed form, from the assumptions below:",
         f"{plan.steps:,} steps of {plan.global_batch:,}, {plan.epochs:,.1f} passes over {plan.ecgs:,} ECGs: "
@@ -28,6 +30,7 @@ def sentences(plan: PretrainEstimate) -> list[str]:
         f"one {rate.kind} trains {rate.ecg_per_s:,.4g} ECG/s: {rate.basis}",
         f"{read}; a checkpoint takes {_bytes(plan.checkpoint_bytes)}, those in storage at most "
         f"{_bytes(plan.checkpoints_kept_bytes)}",
+        *impossible,
     ]
 
 
@@ -38,54 +41,33 @@ def assumptions(plan: PretrainEstimate) -> list[str]:
 
 def tables(plan: PretrainEstimate) -> list[Table]:
     """The run by number of workers, and its memory by precision and ZeRO stage."""
-    return [_by_workers(plan), *([_memory(plan)] if plan.by_workers else [])]
+    return [_steps(plan), _takes(plan), _memory(plan)] if plan.by_workers else []
 
 
-def _by_workers(plan: PretrainEstimate) -> Table:
-    has_price = plan.price_per_gpu_hour is not None
-    gpu = "GPU" if plan.rate.kind != "cpu core" else "core"
-    columns = [
-        "workers",
-        "ZeRO",
-        "ECGs each",
-        "s a step",
-        "compute",
-        "communicate",
-        "read",
-        "bound by",
-        "ECG/s",
-    ]
-    columns += [
-        "efficiency",
-        "time",
-        f"{gpu}-hours",
-        *(["cost"] if has_price else []),
-        "MB/s of storage",
-        "GiB each",
-    ]
-    shown = _table("by workers", columns)
+def _steps(plan: PretrainEstimate) -> Table:
+    columns = ["workers", "ZeRO", "ECGs each", "s a step", "computing", "communicating", "reading", "bound by"]
+    shown = _table("a step, by workers", [*columns, "ECG/s", "efficiency"])
     for one in plan.by_workers:
-        shown.add_row(*_cells(one, has_price))
-    for workers, why in plan.not_possible.items():
-        shown.add_row(f"{workers}", *["-"] * (len(columns) - 2), why)
+        seconds = (one.step_s, one.compute_s, one.communicate_s, one.stream_s)
+        shown.add_row(
+            *(f"{one.workers}", f"{one.zero_stage}", f"{one.rows:,}"),
+            *(f"{value:,.3g}" for value in seconds),
+            *(one.bound, f"{one.ecg_per_s:,.4g}", f"{one.efficiency:.0%}"),
+        )
     return shown
 
 
-def _cells(one: WorkerEstimate, has_price: bool) -> Iterable[str]:
-    yield f"{one.workers}"
-    yield f"{one.zero_stage}"
-    yield f"{one.rows:,}"
-    for seconds in (one.step_s, one.compute_s, one.communicate_s, one.stream_s):
-        yield f"{seconds:,.3g}"
-    yield one.bound
-    yield f"{one.ecg_per_s:,.4g}"
-    yield f"{one.efficiency:.0%}"
-    yield duration(one.hours)
-    yield f"{one.gpu_hours:,.4g}"
-    if has_price:
-        yield f"{one.cost:,.2f}"
-    yield f"{one.storage_bytes_per_s / 1e6:,.3g}"
-    yield f"{one.memory.total / _GIB:.2f}"
+def _takes(plan: PretrainEstimate) -> Table:
+    """What the whole run takes."""
+    unit = "core-hours" if plan.rate.kind == CPU_CORE else "GPU-hours"
+    shown = _table("the run, by workers", ["workers", "time", unit, "cost", "MB/s of storage", "GiB of a worker"])
+    for one in plan.by_workers:
+        shown.add_row(
+            *(f"{one.workers}", duration(one.hours), f"{one.gpu_hours:,.4g}"),
+            "no price" if one.cost is None else f"{one.cost:,.2f}",
+            *(f"{one.storage_bytes_per_s / 1e6:,.3g}", f"{one.memory.total / _GIB:.2f}"),
+        )
+    return shown
 
 
 def _memory(plan: PretrainEstimate) -> Table:
