@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email.utils import parsedate_to_datetime
 
-from ecgdist.doctor.finding import Finding
+from ecgdist.doctor.finding import Finding, Level
 
 REFUSED_S = 15 * 60
 """S3 refuses a request whose time differs by more (RequestTimeTooSkewed)."""
@@ -37,6 +37,6 @@ def clock_finding(server: str, date: str | None, before_s: float, after_s: float
     values = {"skew_s": skew_s, "uncertain_s": uncertain_s}
     if abs(skew_s) <= _WARNED_S + uncertain_s:
         return Finding(check=check, level="ok", measured=measured, values=values)
-    level = "error" if abs(skew_s) + uncertain_s >= REFUSED_S else "warning"
+    level: Level = "error" if abs(skew_s) + uncertain_s >= REFUSED_S else "warning"
     advice = f"set this machine's clock by NTP; S3 refuses requests that differ by {REFUSED_S // 60} minutes"
     return Finding(check=check, level=level, measured=measured, advice=advice, values=values)

@@ -236,5 +236,5 @@ def _get(url: str, headers: Mapping[str, str]) -> _Answer:
 
 
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: Any) -> None:
+    def redirect_request(self, *arguments: Any, **named: Any) -> None:
         return None

@@ -132,7 +132,7 @@ class _FusedAttention(TorchFunctionMode):
         named: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is F.scaled_dot_product_attention:
-            return _Fused.apply(*arguments[:3], (named or {}).get("attn_mask"))
+            return _Fused.apply(*arguments[:3], (named or {}).get("attn_mask"))  # type: ignore[no-untyped-call]
         return function(*arguments, **(named or {}))
 
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ import torch.distributed as dist
 
 from ecgdist.config import build
 from ecgdist.errors import TrainingError
+from ecgdist.objectives.hybrid import PretrainingModule
 from ecgdist.planning.rates import CPU_CORE, Rate
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.config import PretrainConfig
@@ -92,7 +94,7 @@ def measure_training(
             for process in processes:
                 process.terminate()
                 process.join()
-    return Measurement(workers, rows, tuple(map(max, zip(*answers, strict=True))))
+    return Measurement(workers, rows, tuple(max(each) for each in zip(*answers, strict=True)))
 
 
 def _answer(connection: Connection) -> list[float]:
@@ -108,16 +110,17 @@ def _answer(connection: Connection) -> list[float]:
     )
 
 
-def _serve(connection: Connection, rank: int, folder: str, job: tuple[object, object, int, int, int]) -> None:
+def _serve(
+    connection: Connection, rank: int, folder: str, job: tuple[dict[str, Any], dict[str, Any], int, int, int]
+) -> None:
     """Run in a process of its own: DeepSpeed and torch's group are of one process for ever."""
     config, preprocessing, workers, rows, steps = job
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(workers)}
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(folder) / "store"), workers)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=workers)
-    connection.send(
-        _steps(build(PretrainConfig, config), build(Preprocessing, preprocessing), rows, steps)  # type: ignore[arg-type]
-    )
+    asked = build(PretrainConfig, config), build(Preprocessing, preprocessing)
+    connection.send(_steps(*asked, rows, steps))
     dist.destroy_process_group()
 
 
@@ -130,8 +133,6 @@ def _steps(config: PretrainConfig, preprocessing: Preprocessing, rows: int, step
 
     group, objective, device = Group(), config.objective, torch.device("cpu")
     torch.manual_seed(config.seed)
-    from ecgdist.objectives.hybrid import PretrainingModule
-
     module = PretrainingModule(config.encoder, objective, preprocessing.window_samples)
     teacher = module.teacher(config.engine.compute_dtype)
     total = rows * group.world_size
