@@ -59,5 +59,7 @@ def table(findings: Sequence[Finding]) -> Table:
     for column in ("", "check", "found", "what to do"):
         shown.add_column(column, overflow="fold")
     for one in findings:
-        shown.add_row(f"[{_STYLE[one.level]}]{one.level}[/]", one.check, escape(one.measured), escape(one.advice or ""))
+        shown.add_row(
+            f"[{_STYLE[one.level]}]{one.level}[/]", one.check, escape(one.measured), escape(one.advice or "")
+        )
     return shown

@@ -145,9 +145,7 @@ def _unfinished_uploads(where: Location) -> Finding:
 
 def lifecycle_finding(rules: Sequence[Mapping[str, Any]]) -> Finding:
     """Whether a bucket's rules remove what killed uploads of large files leave, which is paid for and never listed."""
-    ends = any(
-        "AbortIncompleteMultipartUpload" in rule and rule.get("Status") == "Enabled" for rule in rules
-    )
+    ends = any("AbortIncompleteMultipartUpload" in rule and rule.get("Status") == "Enabled" for rule in rules)
     if ends:
         return Finding(check=_UPLOADS, level="ok", measured="ended by a lifecycle rule")
     return Finding(check=_UPLOADS, level="warning", measured="nothing ends them", advice=_UPLOADS_ADVICE)

@@ -45,7 +45,16 @@ def tables(plan: PretrainEstimate) -> list[Table]:
 
 
 def _steps(plan: PretrainEstimate) -> Table:
-    columns = ["workers", "ZeRO", "ECGs each", "s a step", "computing", "communicating", "reading", "bound by"]
+    columns = [
+        "workers",
+        "ZeRO",
+        "ECGs each",
+        "s a step",
+        "computing",
+        "communicating",
+        "reading",
+        "bound by",
+    ]
     shown = _table("a step, by workers", [*columns, "ECG/s", "efficiency"])
     for one in plan.by_workers:
         seconds = (one.step_s, one.compute_s, one.communicate_s, one.stream_s)
@@ -60,7 +69,9 @@ def _steps(plan: PretrainEstimate) -> Table:
 def _takes(plan: PretrainEstimate) -> Table:
     """What the whole run takes."""
     unit = "core-hours" if plan.rate.kind == CPU_CORE else "GPU-hours"
-    shown = _table("the run, by workers", ["workers", "time", unit, "cost", "MB/s of storage", "GiB of a worker"])
+    shown = _table(
+        "the run, by workers", ["workers", "time", unit, "cost", "MB/s of storage", "GiB of a worker"]
+    )
     for one in plan.by_workers:
         shown.add_row(
             *(f"{one.workers}", duration(one.hours), f"{one.gpu_hours:,.4g}"),

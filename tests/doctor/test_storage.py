@@ -145,7 +145,10 @@ def proxy(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
 def test_what_was_written_before_a_failure_is_removed(folder: Location, proxy: FaultyS3) -> None:
     proxy.denied = re.compile(r"/large")
     found = round_trip(folder)
-    assert [(one.check, one.level) for one in found] == [("storage: write", "error"), ("storage: delete", "ok")]
+    assert [(one.check, one.level) for one in found] == [
+        ("storage: write", "error"),
+        ("storage: delete", "ok"),
+    ]
     assert proxy.requests["PUT"] > 1
     assert folder.list_files() == []
 
