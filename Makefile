@@ -48,6 +48,7 @@ bench: install
 	$(BIN)/python -m tests.benchmarks.zero
 	$(BIN)/python -m tests.benchmarks.checkpoints
 	$(BIN)/python -m tests.benchmarks.gradient_watch
+	$(BIN)/python -m tests.benchmarks.rates
 
 lock: install
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new

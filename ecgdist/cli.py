@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+import typer.core
 import yaml
 from rich.console import Console
 
@@ -21,7 +22,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-plan_app = typer.Typer(help="What a job will take: hours, bytes and workers.", no_args_is_help=True)
+
+
+class _PretrainByDefault(typer.core.TyperGroup):
+    """``plan CONFIG.yaml`` is ``plan pretrain CONFIG.yaml``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["pretrain", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
+
+
+plan_app = typer.Typer(
+    cls=_PretrainByDefault,
+    help="What a job will take: hours, bytes, memory and money. `plan CONFIG.yaml` is `plan pretrain CONFIG.yaml`.",
+    no_args_is_help=True,
+)
 app.add_typer(plan_app, name="plan")
 jobs_app = typer.Typer(help="Runs that train somewhere else.", no_args_is_help=True)
 app.add_typer(jobs_app, name="jobs")
@@ -144,6 +161,112 @@ def plan_pack(
         _say(sentence)
     for table in tables(estimate):
         out_console.print(table)
+
+
+@plan_app.command("pretrain")
+@_reported
+def plan_pretrain(
+    config_file: ConfigFile = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Numbers of workers, one per GPU or core; repeatable.")
+    ] = None,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Kind of GPU, e.g. H100; without it, CPU cores.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(metavar="ECG/S", help="Speed of one worker, if you know it.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure the speed of one core of this machine first.")
+    ] = False,
+    mfu: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=1, help="Share of the GPU's peak, instead of measured rates."),
+    ] = None,
+    stream_rate: Annotated[
+        float | None, typer.Option(metavar="ECG/S", help="Speed of one worker's stream, if you know it.")
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Plan without a corpus: ECGs that will be trained on.")
+    ] = None,
+    ecg_bytes: Annotated[
+        float | None, typer.Option(min=1, help="With --rows: bytes of an ECG in the corpus.")
+    ] = None,
+    network_gbit: Annotated[
+        float | None, typer.Option(min=0.001, help="Gbit/s of a worker's link, each way.")
+    ] = None,
+    latency_us: Annotated[float | None, typer.Option(min=0, help="Microseconds of a message.")] = None,
+    storage_gbit: Annotated[
+        float | None, typer.Option(min=0.001, help="Gbit/s that storage gives to all workers together.")
+    ] = None,
+    price_per_gpu_hour: Annotated[
+        float | None, typer.Option(min=0, help="Price of one worker's hour, in your money.")
+    ] = None,
+    as_json: AsJson = False,
+    overrides: Set = None,
+) -> None:
+    """Hours, GPU-hours, bytes, memory and money of a pretraining run on 1 to 512 workers; nothing is started."""
+    from ecgdist.planning.estimate import WORKERS, estimate_pretraining
+    from ecgdist.planning.request import PlanRequest
+    from ecgdist.planning.show import assumptions, sentences, tables
+    from ecgdist.pretraining.config import PretrainConfig
+
+    request = PlanRequest(
+        gpu,
+        rate,
+        measure,
+        mfu,
+        stream_rate,
+        rows,
+        ecg_bytes,
+        network_gbit,
+        latency_us,
+        storage_gbit,
+        price_per_gpu_hour,
+    )
+    unused = {"out": "run"} | ({} if rows is None else {"corpus": "none"})
+    config = load(PretrainConfig, config_file, _flags(overrides), defaults=unused)
+    plan = estimate_pretraining(*request.of(config), workers or WORKERS)
+    if as_json:
+        print(plan.model_dump_json(indent=1))
+        return
+    for sentence in sentences(plan):
+        _say(sentence)
+    for table in tables(plan):
+        out_console.print(table)
+    for sentence in assumptions(plan):
+        _say(sentence)
+
+
+@app.command()
+@_reported
+def doctor(
+    config_file: ConfigFile = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Folder to try, local or s3://; default: the run's parent."),
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="URL", help="Dashboard of a Ray cluster, e.g. http://HOST:8265.")
+    ] = None,
+    as_json: AsJson = False,
+    overrides: Set = None,
+) -> None:
+    """Look for what will fail later: versions, cluster, storage, clocks, memory, GPUs; exits with 1 on an error."""
+    from ecgdist.doctor.examine import examine
+    from ecgdist.doctor.finding import table
+    from ecgdist.pretraining.config import PretrainConfig
+
+    asked = config_file is not None or overrides
+    read = (lambda: load(PretrainConfig, config_file, _flags(overrides))) if asked else None
+    found = examine(read, storage, address)
+    if as_json:
+        print(json.dumps(found.model_dump(mode="json") | {"level": found.level}, indent=1))
+    else:
+        out_console.print(table(found.findings))
+        _say(found.verdict())
+    if found.level == "error":
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -15,7 +15,8 @@ import ray.data  # sets up its loggers when it is imported, so before they are m
 
 from ecgdist.errors import ConfigError, DataError, EcgdistError, StorageError, TrainingError
 
-_OBJECT_STORE_BYTES = 400_000_000
+OBJECT_STORE_BYTES = 400_000_000
+"""Of a local cluster."""
 CLUSTER_SETTINGS = {
     # Ray ends idle workers after a second, and a start costs seconds; read tasks may come less often than that.
     "idle_worker_killing_time_threshold_ms": 5_000,
@@ -59,7 +60,7 @@ def ray_session(num_cpus: int) -> Iterator[None]:
         ray.init(
             address="local",
             num_cpus=num_cpus,
-            object_store_memory=_OBJECT_STORE_BYTES,
+            object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,

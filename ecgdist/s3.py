@@ -69,6 +69,8 @@ _PASSING = {"InternalError", "OperationAborted", "RequestTimeout", "ServiceUnava
 _NOT_AS_EXPECTED = {"PreconditionFailed", "412", "ConditionalRequestConflict", "409"}
 """Error codes of a put whose condition does not hold, or that another one overtook."""
 
+_NOBODYS_ETAG = f'"{"0" * 32}"'
+
 Result = TypeVar("Result")
 
 
@@ -143,6 +145,19 @@ class Place:
                     raise
             found, _ = self._small_object()
         return found == content
+
+    def honours_conditions(self) -> bool:
+        """Whether the server refuses to overwrite this object, which is there, on a condition that does not hold."""
+        return self._refuses(IfNoneMatch="*") and self._refuses(IfMatch=_NOBODYS_ETAG)
+
+    def _refuses(self, **condition: str) -> bool:
+        try:
+            _answer("put_object", **self._named, Body=b"overwritten", **condition)
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in _NOT_AS_EXPECTED:
+                raise
+            return True
+        return False
 
     def _small_object(self) -> tuple[bytes | None, str | None]:
         """Content and version of an object, or None and None if there is none."""

@@ -188,6 +188,14 @@ class Location:
                     part.write_bytes(content)
                 return True
 
+    def honours_conditions(self) -> bool:
+        """Whether a write of this file, which is there, is refused on a condition that does not hold.
+
+        Where it is not, `exchange` is not atomic, and the file is overwritten.
+        """
+        with translated(self.uri):
+            return not self.is_s3 or self._place.honours_conditions()
+
     @contextmanager
     def writing(self) -> Iterator[Path]:
         """A local path to write to; its content is here, whole, once the block ends without an error."""

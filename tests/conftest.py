@@ -40,11 +40,18 @@ torch.set_num_threads(1)
 
 @dataclass(frozen=True)
 class S3Server:
-    """A running SeaweedFS with one bucket, named ``ecg``."""
+    """A running SeaweedFS with one bucket, named ``ecg``.
+
+    Attributes:
+        access_key, secret_key: of who may do everything.
+        reader_access_key, reader_secret_key: of who may read and list, not write.
+    """
 
     endpoint: str
     access_key: str
     secret_key: str
+    reader_access_key: str
+    reader_secret_key: str
 
     @property
     def environment(self) -> dict[str, str]:
@@ -82,12 +89,20 @@ def free_port_with_grpc() -> int:
 def seaweedfs(folder: Path, volume_mb: int = 64) -> Iterator[S3Server]:
     """SeaweedFS on free ports, with its files in `folder` (20 volumes at most); it takes seconds to start."""
     access, secret = "tester", secrets.token_hex(16)
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": access, "secretKey": secret}],
-        "actions": ["Admin", "Read", "Write", "List", "Tagging"],
-    }
-    (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
+    reader, reader_secret = "reader", secrets.token_hex(16)
+    identities = [
+        {
+            "name": "tests",
+            "credentials": [{"accessKey": access, "secretKey": secret}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        },
+        {
+            "name": "reader",
+            "credentials": [{"accessKey": reader, "secretKey": reader_secret}],
+            "actions": ["Read", "List"],
+        },
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     (folder / "data").mkdir()
     s3_port, master, volume, filer = (free_port_with_grpc() for _ in range(4))
     command = [
@@ -102,7 +117,7 @@ def seaweedfs(folder: Path, volume_mb: int = 64) -> Iterator[S3Server]:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
         )
-    server = S3Server(f"http://127.0.0.1:{s3_port}", access, secret)
+    server = S3Server(f"http://127.0.0.1:{s3_port}", access, secret, reader, reader_secret)
     try:
         _create_bucket(server, process, folder / "log")
         yield server

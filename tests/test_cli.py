@@ -14,7 +14,18 @@ from typer.testing import CliRunner, Result
 from ecgdist.cli import app
 from ecgdist.corpus import Corpus
 
-COMMANDS = ("demo", "plan", "pack", "inspect", "check-leak", "pretrain", "evaluate", "export", "report")
+COMMANDS = (
+    "demo",
+    "plan",
+    "doctor",
+    "pack",
+    "inspect",
+    "check-leak",
+    "pretrain",
+    "evaluate",
+    "export",
+    "report",
+)
 
 
 def run(*arguments: str) -> Result:

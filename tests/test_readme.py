@@ -12,7 +12,9 @@ import pytest
 import ray
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from ecgdist.cli import app
 from ecgdist.compare import CompareConfig
 from ecgdist.config import build
 from ecgdist.downstream.own_labels import OwnLabels
@@ -105,6 +107,16 @@ def test_the_table_of_labels_is_one(tmp_path: Path) -> None:
     task = OwnLabels.read(str(tmp_path / "own.csv")).task
     assert isinstance(task, MultilabelTask)
     assert list(task.labels) == ["AF", "LVH"]
+
+
+def test_the_options_before_a_run_exist() -> None:
+    section = README.read_text().partition("## Before a run")[2].partition("\n## ")[0]
+    planning, doctoring = section.split("`ecgdist doctor [run.yaml]`")
+    for text, command in ((planning, ["plan", "pretrain"]), (doctoring, ["doctor"])):
+        named = set(re.findall(r"--[a-z-]+", text))
+        result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+        assert named
+        assert named <= set(re.findall(r"--[a-z-]+", result.output)), command
 
 
 def test_the_tests_of_the_promises_exist() -> None:

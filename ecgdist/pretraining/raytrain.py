@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,21 @@ def check_cluster(config: TrainConfig) -> None:
     Raises:
         ConfigError: saying what there is and what is needed.
     """
+    check_resources(config, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
+
+def check_resources(config: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> None:
+    """`check_cluster` for a cluster whose nodes have these resources, by Ray's names.
+
+    Raises:
+        ConfigError: saying what there is and what is needed.
+    """
     workers, stream = config.workers, config.data.stream
-    gpus = ray.cluster_resources().get("GPU", 0)
+    gpus, cpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("GPU", "CPU"))
     if workers.accelerator == "gpu" and gpus < 1:
         raise ConfigError(
             "workers.accelerator = gpu, but the cluster has no GPU; use auto or cpu, or add GPU nodes"
         )
-    cpus = ray.cluster_resources().get("CPU", 0)
     needed = workers.least * (workers.cpus_each + stream.cpus_per_task)
     if cpus < needed:
         raise ConfigError(
@@ -67,17 +75,17 @@ def check_cluster(config: TrainConfig) -> None:
             f"{workers.cpus_each:g} and a read task of {stream.cpus_per_task:g} CPUs each need {needed:g}"
         )
     if workers.is_elastic:
-        _check_nodes(config)
+        _check_nodes(config, nodes, workers.accelerator != "cpu" and gpus >= 1)
 
 
-def _check_nodes(config: TrainConfig) -> None:
+def _check_nodes(config: TrainConfig, nodes: Sequence[Mapping[str, float]], on_gpus: bool) -> None:
     """Ray Train starts as many workers on a node as fit, and knows nothing of read tasks."""
     workers, read = config.workers, config.data.stream.cpus_per_task
-    for node in ray.nodes():
-        cpus = node["Resources"].get("CPU", 0) if node["Alive"] else 0
+    for node in nodes:
+        cpus = node.get("CPU", 0)
         fitting = min(cpus // workers.cpus_each, workers.most)
-        if uses_gpu(config):
-            fitting = min(fitting, node["Resources"].get("GPU", 0))
+        if on_gpus:
+            fitting = min(fitting, node.get("GPU", 0))
         if fitting * (workers.cpus_each + read) > cpus:
             raise ConfigError(
                 f"Ray would start {fitting:g} workers of workers.cpus_each = {workers.cpus_each:g} on a node with "

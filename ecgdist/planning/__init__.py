@@ -1,0 +1,1 @@
+"""What a pretraining run will take, reckoned before it starts."""
