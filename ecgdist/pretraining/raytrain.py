@@ -20,6 +20,7 @@ from ecgdist.lease import Lease
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.controller import GiveNotice
+from ecgdist.pretraining.nodes import check_node
 from ecgdist.pretraining.notices import HeedSigterm
 from ecgdist.pretraining.stopping import Cause, Stopped
 from ecgdist.pretraining.worker import train_worker
@@ -71,19 +72,9 @@ def check_cluster(config: PretrainConfig) -> None:
 
 
 def _check_nodes(config: PretrainConfig) -> None:
-    """Ray Train starts as many workers on a node as fit, and knows nothing of read tasks."""
-    workers, read = config.workers, config.data.stream.cpus_per_task
     for node in ray.nodes():
-        cpus = node["Resources"].get("CPU", 0) if node["Alive"] else 0
-        fitting = min(cpus // workers.cpus_each, workers.most)
-        if uses_gpu(config):
-            fitting = min(fitting, node["Resources"].get("GPU", 0))
-        if fitting * (workers.cpus_each + read) > cpus:
-            raise ConfigError(
-                f"Ray would start {fitting:g} workers of workers.cpus_each = {workers.cpus_each:g} on a node with "
-                f"{cpus:g} CPUs, where their read tasks of {read:g} CPUs each would find no room; "
-                "raise workers.cpus_each, lower workers.max, or give workers.count instead of min and max"
-            )
+        has = node["Resources"] if node["Alive"] else {}
+        check_node(config, has.get("CPU", 0), has.get("GPU", 0) if uses_gpu(config) else None)
 
 
 def uses_gpu(config: PretrainConfig) -> bool:
