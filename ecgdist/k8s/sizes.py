@@ -16,9 +16,9 @@ GIB = 2**30
 
 _RAY_CPUS = 2
 """For Ray's own processes on a node, beside the CPUs that it gives away."""
-_PROCESS_GIB = 4.0
-"""A training process before it holds a model: torch, CUDA and Ray. On CPU 1.1 GB were measured (SOAK.md)."""
-_READER_GIB = 2.0
+_PROCESS_GIB = {"cpu": 1.5, "gpu": 4.0}
+"""A training process before it holds a model. On CPU 1.1 GB were measured, with a tiny model (SOAK.md)."""
+_READER_GIB = 1.5
 """A read task. 1.6 GB were measured, pages of the object store among them (SOAK.md)."""
 _READERS = 2
 """Of one worker, around the start of a segment (`StreamLimits.cpus`)."""
@@ -88,15 +88,16 @@ class Sizes:
             ray_cpus=ray_cpus,
             store_gib=store_gib,
             shm_gib=shm_gib,
-            memory_gib=math.ceil(each * (worker_gib or _worker_gib(config))) + shm_gib,
+            memory_gib=math.ceil(each * (worker_gib or _worker_gib(config, on_gpu))) + shm_gib,
         )
 
 
-def _worker_gib(config: PretrainConfig) -> float:
+def _worker_gib(config: PretrainConfig, on_gpu: bool) -> float:
     """Memory of one worker's processes, reckoned for a corpus of the default rate and length."""
     preprocessing = build(Preprocessing, {"pack": PackStep(), "device": config.device})
     parameters = count_parameters(config.encoder, config.objective, preprocessing.window_samples)
     row_bytes = 2 * NUM_LEADS * preprocessing.pack.num_samples
     rows = config.data.shuffle_rows / config.workers.least + _READERS * config.data.stream.kept_rows
     held_bytes = rows * row_bytes + _STATES * state_bytes(parameters, stage=0, workers=1)
-    return _SPARE * (_PROCESS_GIB + _READERS * _READER_GIB + held_bytes / GIB)
+    process_gib = _PROCESS_GIB["gpu" if on_gpu else "cpu"]
+    return _SPARE * (process_gib + _READERS * _READER_GIB + held_bytes / GIB)

@@ -161,7 +161,7 @@ PLANTED: list[tuple[str, str, Plant]] = [
     ("object_store_fits_shm", "larger than /dev/shm", lambda m: group(m)["rayStartParams"].update(
         {"object-store-memory": str(12 * 2**30)})),
     ("object_store_fits_shm", "no /dev/shm", lambda m: worker(m)["volumeMounts"].pop(0)),
-    ("shm_leaves_memory", "all of it", lambda m: worker_pod(m)["volumes"][0]["emptyDir"].update(sizeLimit="131Gi")),
+    ("shm_leaves_memory", "all of it", lambda m: worker_pod(m)["volumes"][0]["emptyDir"].update(sizeLimit="121Gi")),
     ("scratch_fits", "more than the limit", lambda m: worker_pod(m)["volumes"][1]["emptyDir"].update(
         sizeLimit="1Ti")),
     ("worker_drains", "no hook", lambda m: worker(m).pop("lifecycle")),
