@@ -150,10 +150,10 @@ def priority_is_known(manifests: Manifests) -> Iterator[str]:
 
 
 def account_is_known(manifests: Manifests) -> Iterator[str]:
-    """A pod's account is what the bucket's policy names; the default account is everybody's."""
+    """A pod's account is what the bucket's policy and the registry know; the default account is everybody's."""
     known = manifests.names("ServiceAccount")
     for pod in manifests.pods:
-        if pod.role != "other" and pod.spec.get("serviceAccountName") not in known:
+        if pod.spec.get("serviceAccountName") not in known:
             yield f"{pod.where}: serviceAccountName is {pod.spec.get('serviceAccountName')}"
 
 

@@ -125,7 +125,9 @@ def render(
         each for each in built.objects if _component(each) not in left_out and each["kind"] != "ConfigMap"
     ]
     (namespace,) = built.names("Namespace")
-    manifests = Manifests([*kept, _config_map(job, namespace)])
+    # What Ray's objects refer to comes before them, as kubectl applies one after the other.
+    objects = [*kept, _config_map(job, namespace)]
+    manifests = Manifests(sorted(objects, key=lambda each: str(each["apiVersion"]).startswith("ray.io/")))
     _fill_site(manifests, site)
     _start(manifests, job)
     if isinstance(job.config, PretrainConfig):

@@ -84,6 +84,7 @@ def test_a_rendered_job_is_whole_valid_and_awake() -> None:
         check_schema(each)
     kinds = [each["kind"] for each in manifests.objects]
     assert (kinds.count("RayJob"), kinds.count("RayCluster"), kinds.count("ConfigMap")) == (1, 0, 1)
+    assert (kinds[0], kinds[-1]) == ("Namespace", "RayJob")
     spec = one(manifests, "RayJob", "pretrain")["spec"]
     assert spec["suspend"] is False
     assert spec["entrypoint"] == "python jobs/pretrain.py /etc/ecgdist/pretrain.yaml"
