@@ -190,7 +190,7 @@ def test_an_elastic_run_that_ray_could_not_feed_is_refused() -> None:
 
 
 def test_a_folder_without_overlays_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the folder k8s of the repository .* --manifests"):
+    with pytest.raises(ConfigError, match=r"the folder k8s of the repository.*--manifests"):
         render(job("pack.yaml"), tmp_path, "gpu", Site(IMAGE))
 
 
