@@ -145,7 +145,6 @@ PLANTED: list[tuple[str, str, Plant]] = [
     ("queued_cluster_may_grow", "not marked as elastic", lambda m: one(m, "RayJob", "pretrain")["metadata"].pop(
         "annotations")),
     ("queued_groups_fit", "seven groups", lambda m: more_groups(m, *(f"cpu{number}" for number in range(5)))),
-    ("queued_groups_fit", "a group called head", lambda m: more_groups(m, "head")),
     # Ray and its pods
     ("memory_is_not_overbooked", "less asked", lambda m: worker(m)["resources"]["requests"].update(memory="64Gi")),
     ("memory_is_not_overbooked", "no limit, of Redis", lambda m: one(m, "StatefulSet", "redis")["spec"]["template"][
@@ -251,6 +250,13 @@ def test_a_planted_violation_breaks_its_rule_and_no_other(rule: str, plant: Plan
     findings = check(manifests)
     assert {each.rule for each in findings} == {rule}, [str(each) for each in findings]
     assert all(each.what and each.reason for each in findings)
+
+
+def test_a_group_called_head_is_found() -> None:
+    """Its pods look like the head's to a policy, too, which is another rule's affair."""
+    manifests = valid("gpu")
+    more_groups(manifests, "head")
+    assert "queued_groups_fit" in {each.rule for each in check(manifests)}
 
 
 def test_a_ray_without_tokens_is_found_with_its_version() -> None:

