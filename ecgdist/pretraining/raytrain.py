@@ -21,6 +21,7 @@ from ecgdist.lease import Lease
 from ecgdist.pretraining.config import TrainConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.controller import GiveNotice
+from ecgdist.pretraining.nodes import check_node
 from ecgdist.pretraining.notices import HeedSigterm
 from ecgdist.pretraining.stopping import Cause, Stopped
 from ecgdist.raytools import find_user_error
@@ -75,23 +76,9 @@ def check_resources(config: TrainConfig, nodes: Sequence[Mapping[str, float]]) -
             f"{workers.cpus_each:g} and a read task of {stream.cpus_per_task:g} CPUs each need {needed:g}"
         )
     if workers.is_elastic:
-        _check_nodes(config, nodes, workers.accelerator != "cpu" and gpus >= 1)
-
-
-def _check_nodes(config: TrainConfig, nodes: Sequence[Mapping[str, float]], on_gpus: bool) -> None:
-    """Ray Train starts as many workers on a node as fit, and knows nothing of read tasks."""
-    workers, read = config.workers, config.data.stream.cpus_per_task
-    for node in nodes:
-        cpus = node.get("CPU", 0)
-        fitting = min(cpus // workers.cpus_each, workers.most)
-        if on_gpus:
-            fitting = min(fitting, node.get("GPU", 0))
-        if fitting * (workers.cpus_each + read) > cpus:
-            raise ConfigError(
-                f"Ray would start {fitting:g} workers of workers.cpus_each = {workers.cpus_each:g} on a node with "
-                f"{cpus:g} CPUs, where their read tasks of {read:g} CPUs each would find no room; "
-                "raise workers.cpus_each, lower workers.max, or give workers.count instead of min and max"
-            )
+        on_gpus = workers.accelerator != "cpu" and gpus >= 1
+        for node in nodes:
+            check_node(config, node.get("CPU", 0), node.get("GPU", 0) if on_gpus else None)
 
 
 def uses_gpu(config: TrainConfig) -> bool:
