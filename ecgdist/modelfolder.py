@@ -157,6 +157,7 @@ def save_model(
     weights: dict[str, Tensor],
     patients: Sequence[str],
     waveforms: Fingerprints,
+    more_card: str = "",
 ) -> None:
     """Write a model folder; ``config.json`` comes last, so that a half-written folder is none.
 
@@ -164,6 +165,7 @@ def save_model(
         weights: the encoder's, named as in its class.
         patients: hashed keys of the patients trained on.
         waveforms: ``(n, FINGERPRINT_BYTES)`` fingerprints of the ECGs trained on.
+        more_card: Markdown that the card ends with, of what else the folder holds.
 
     Raises:
         DataError: if `weights` do not fit the encoder of `config`.
@@ -176,7 +178,8 @@ def save_model(
         (where / WEIGHTS).upload(path)
     known = plain_bytes(pa.table({"patient_key": pa.array(sorted(set(patients)), pa.string())}))
     (where / PATIENTS).write_bytes(known)
-    (where / CARD).write_bytes(model_card(config, model_hash, len(set(patients))).encode())
+    card = model_card(config, model_hash, len(set(patients)))
+    (where / CARD).write_bytes("\n".join(filter(None, (card, more_card))).encode())
     seen = save_arrays({_FINGERPRINTS: _distinct(waveforms)})
     (where / WAVEFORMS).write_bytes(seen)
     hashes = {
