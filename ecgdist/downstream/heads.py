@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
+from scipy.special import expit
 
 from ecgdist.config import Config, build
 from ecgdist.errors import ConfigError, DataError
@@ -108,9 +109,8 @@ class LinearHead:
         return cls(weight, bias)
 
     def probabilities(self, features: npt.NDArray[np.floating]) -> FloatArray:
-        """See `Head`; the logistic function, written so that it never overflows."""
-        logits = features.astype(np.float64) @ self.weight.T + self.bias
-        result: FloatArray = 0.5 * (1 + np.tanh(logits / 2))
+        """See `Head`."""
+        result: FloatArray = expit(features.astype(np.float64) @ self.weight.T + self.bias)
         return result
 
     def arrays(self) -> Arrays:
