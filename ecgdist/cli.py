@@ -308,32 +308,39 @@ def compare(
 @_reported
 def fit_head(
     model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
-    task: Annotated[str, typer.Option(help="Name of a task, or the path of a .yaml file.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Name of a task with labels, the path of a .yaml file, or of a .csv file with labels of your own."
+        ),
+    ],
     corpus: Annotated[str, typer.Option(help="Corpus with the labels, local or s3://.")],
-    out: Annotated[str, typer.Option(help="Classifier folder to write, local or s3://.")],
+    out: Annotated[str, typer.Option(help="Model folder with the head to write, local or s3://.")],
     overrides: Set = None,
     dry_run: DryRun = False,
 ) -> None:
     """The model with the linear probe of a task, in a folder that `predict` takes. Not a medical device."""
     from ecgdist.downstream.evaluate import EvaluateConfig
     from ecgdist.downstream.fithead import fit_head as run_fit
+    from ecgdist.modelcard import NOT_A_DEVICE
     from ecgdist.storage import Location
 
     config = load(EvaluateConfig, None, _flags(overrides, model=model, task=task, corpus=corpus))
     if _shown(dry_run, config):
         return
     made = run_fit(config, Location.of(out)).config
+    for label, reason in made.left_out.items():
+        _say(f"label {label} is left out: {reason}")
     for warning in made.warnings:
         _say(warning)
-    for name, value in made.metrics.items():
-        _say(f"{name}: {'not computable' if value is None else f'{value:.3f}'}")
-    _say(f"classifier written to {out}")
+    _say(f"macro AUROC on {made.rows['test']:,} test rows: {made.metrics.macro.auroc}")
+    _say(f"classifier of {len(made.labels)} labels written to {out}. {NOT_A_DEVICE}")
 
 
 @app.command()
 @_reported
 def predict(
-    model: Annotated[str, typer.Argument(help="Classifier folder of `ecgdist fit-head`, local or s3://.")],
+    model: Annotated[str, typer.Argument(help="Folder of `ecgdist fit-head`, local or s3://.")],
     files: Annotated[list[str], typer.Argument(help="WFDB (.hea or record), .npy, HDF5 or .csv files.")],
     rate: Annotated[float | None, typer.Option(help="Hertz, where the file does not say it.")] = None,
     leads: Annotated[
@@ -342,6 +349,7 @@ def predict(
     unit: Annotated[str | None, typer.Option(help="V, mV, uV or nV, where the file does not say it.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset in an HDF5 file.")] = None,
     row: Annotated[int | None, typer.Option(help="Record of an array of several, from 0.")] = None,
+    ignore_leads: Annotated[str | None, typer.Option(help="Channels to leave out, e.g. RESP,PLETH.")] = None,
     plot: Annotated[
         str | None, typer.Option(help="PNG with the ECG on paper; of several files NAME-1.png and so on.")
     ] = None,
@@ -353,16 +361,20 @@ def predict(
     from ecgdist.recordfile import FileOptions
     from ecgdist.storage import Location
 
-    names = [name for name in leads.replace(",", " ").split() if name] if leads else None
-    options = load(FileOptions, None, _flags(rate_hz=rate, leads=names, unit=unit, dataset=dataset, row=row))
-    classifier, made = load_classifier(model), []
-    for number, (prediction, recording) in enumerate(
-        predicting.predict_files(classifier, files, options), start=1
-    ):
-        made.append(prediction)
-        if plot is not None and recording is not None:
-            name = plot if len(files) == 1 else f"{plot.removesuffix('.png')}-{number}.png"
-            Location.of(name).write_bytes(predicting.draw(prediction, recording))
+    def draw_to(number: int, content: bytes) -> None:
+        name = plot if len(files) == 1 else f"{str(plot).removesuffix('.png')}-{number + 1}.png"
+        Location.of(str(name)).write_bytes(content)
+
+    flags = _flags(
+        rate_hz=rate,
+        leads=_words(leads),
+        unit=unit,
+        dataset=dataset,
+        row=row,
+        ignore_leads=_words(ignore_leads),
+    )
+    options, classifier = load(FileOptions, None, flags), load_classifier(model)
+    made = list(predicting.predict_files(classifier, files, options, draw_to if plot else None))
     said = predicting.document(classifier, made)
     if as_json:
         print(said.model_dump_json(indent=1))
@@ -372,7 +384,11 @@ def predict(
     failed = [prediction for prediction in made if prediction.error is not None]
     for prediction in failed:
         error_console.print(
-            f"error: {prediction.file}: {prediction.error}", markup=False, highlight=False, soft_wrap=True
+            f"error: {prediction.file}: {prediction.error}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+            style="red",
         )
     if failed:
         raise typer.Exit(1)
@@ -396,8 +412,11 @@ def embed(
     config = load(EmbedConfig, None, flags)
     if _shown(dry_run, config):
         return
-    manifest, made = run_embed(config)
-    _say(f"{manifest.rows:,} embeddings in {len(manifest.parts)} parts, {made} made now; in {out}")
+    result = run_embed(config)
+    for name in result.damaged:
+        _say(f"{name} was damaged, unfinished or not of this model and corpus, and was made again")
+    manifest = result.manifest
+    _say(f"{manifest.rows:,} embeddings in {len(manifest.parts)} parts, {result.made} made now; in {out}")
 
 
 @app.command()
@@ -459,6 +478,11 @@ def _flags(overrides: list[str] | None = None, **flags: Any) -> list[str]:
     """Flags as overrides, so that a value given by a flag and by --set is refused like one given twice."""
     given = [f"{name}={json.dumps(value)}" for name, value in flags.items() if value is not None]
     return given + list(overrides or [])
+
+
+def _words(text: str | None) -> list[str] | None:
+    """The words of a list such as ``I, II V1``."""
+    return text.replace(",", " ").split() if text is not None else None
 
 
 def _file_and_pairs(sources: list[str]) -> tuple[str | None, list[str] | None]:

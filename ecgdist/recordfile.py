@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -36,12 +37,15 @@ class FileOptions(Config):
     """Path of the dataset in an HDF5 file (--dataset)."""
     row: int | None = Field(default=None, ge=0)
     """Which record of an array of several, from 0 (--row)."""
+    ignore_leads: tuple[str, ...] = ()
+    """Channels to leave out, whatever their case (--ignore-leads)."""
 
 
 def read_file(where: str | Location, options: FileOptions | None = None) -> Recording:
     """The ECG in a file: WFDB (the ``.hea``, or the record's path without it), ``.npy``, HDF5 or ``.csv``.
 
-    A WFDB record says its rate, leads and units itself; options that contradict it are refused.
+    A WFDB record says its rate, leads and units itself; options that contradict it are refused. A channel that is
+    neither one of the twelve leads nor left out knowingly is for the model's preprocessing to refuse.
 
     Raises:
         ConfigError: if an option is missing; it is named.
@@ -49,7 +53,10 @@ def read_file(where: str | Location, options: FileOptions | None = None) -> Reco
         StorageError: if it cannot be read.
     """
     given = options or FileOptions()
-    file = Location.of(where)
+    return _without(_read(Location.of(where), given), given.ignore_leads)
+
+
+def _read(file: Location, given: FileOptions) -> Recording:
     folder, _, name = file.uri.rpartition("/")
     suffix = f".{name.rpartition('.')[2].lower()}" if "." in name else ""
     root = Location(folder or "/")
@@ -66,6 +73,16 @@ def read_file(where: str | Location, options: FileOptions | None = None) -> Reco
     return _wfdb(root, stem, given)
 
 
+def _without(recording: Recording, names: tuple[str, ...]) -> Recording:
+    """A recording without the channels of some names."""
+    ignored = {name.strip().lower() for name in names}
+    kept = [row for row, lead in enumerate(recording.leads) if lead.strip().lower() not in ignored]
+    if len(kept) == len(recording.leads):
+        return recording
+    leads = tuple(recording.leads[row] for row in kept)
+    return replace(recording, signal_uv=recording.signal_uv[kept], leads=leads)
+
+
 def _wfdb(root: Location, stem: str, given: FileOptions) -> Recording:
     record = read_wfdb(root, stem)
     if given.rate_hz not in (None, record.rate_hz):
@@ -74,6 +91,11 @@ def _wfdb(root: Location, stem: str, given: FileOptions) -> Recording:
         )
     if given.leads not in (None, record.leads):
         raise ConfigError(f"the header says the leads {', '.join(record.leads)}; leave --leads out")
+    unused = [name for name in ("unit", "dataset", "row") if getattr(given, name) is not None]
+    if unused:
+        raise ConfigError(
+            f"a WFDB record has its units in its header and is one record; leave --{unused[0]} out"
+        )
     return Recording(stem, "wfdb", record.signal_uv, record.rate_hz, record.leads)
 
 
@@ -112,6 +134,8 @@ def _csv(file: Location, given: FileOptions) -> Recording:
         text = raw.decode("utf-8-sig")
         first = next(csv.reader(io.StringIO(text)), [])
         named = any(canonical_lead(cell) is not None for cell in first)
+        if not text.partition("\n")[2 if named else 0].strip():
+            raise ValueError("it is empty")
         values: npt.NDArray[np.float64] = np.loadtxt(
             io.StringIO(text), delimiter=",", skiprows=int(named), ndmin=2, comments=None
         )

@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 from ecgdist.cli import app
 from ecgdist.corpus import Corpus
 
-COMMANDS = ("demo", "plan", "pack", "inspect", "check-leak", "pretrain", "evaluate", "export", "report")
+COMMANDS = ("demo", "plan", "pack", "inspect", "check-leak", "pretrain", "evaluate", "fit-head", "predict")
+COMMANDS += ("embed", "export", "report")
 
 
 def run(*arguments: str) -> Result:
@@ -102,7 +103,13 @@ def test_wrong_arguments_are_named(
         (["inspect", "none"], "is not a corpus: it has no manifest.json"),
         (["pretrain", "--corpus", "none", "--out", "o"], "is not a corpus"),
         (["evaluate", "none", "--task", "ptbxl-super", "--corpus", "c"], "is not a model folder"),
-        (["export", "none", "--out", "o"], "is not a run"),
+        (["export", "none", "--out", "o"], "is neither a run nor a model folder"),
+        (
+            ["fit-head", "none", "--task", "ptbxl-super", "--corpus", "c", "--out", "o"],
+            "is not a model folder",
+        ),
+        (["predict", "none", "ecg.hea"], "is not a model folder"),
+        (["embed", "none", "c", "--out", "o"], "is not a model folder"),
         (["report", "none"], "is not a run"),
         (["pack", "ptbxl=none", "--out", "o"], "ptbxl_database.csv"),
         (["pack", "wfdb=none", "--out", "o"], "none"),

@@ -1,35 +1,36 @@
 """Embeddings of a whole corpus as Parquet: a Ray Data job with one part file per shard, which goes on where it stopped.
 
 ``embedding.json`` says of what the folder holds embeddings and is written first; ``parts/part-NNNNN.parquet`` are
-written whole or not at all; ``manifest.json`` comes last.
+written whole or not at all; ``notes/part-NNNNN.json`` says what each of them is, with its sha256, once it is there;
+``manifest.json`` comes last and takes the place of the notes. A part is kept by its sha256, never by its name.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import ray
 import torch
 from pydantic import Field
 
-from ecgdist.config import Config
+from ecgdist.config import Config, build
 from ecgdist.corpus import Corpus
-from ecgdist.corpus.schema import plain_bytes, read_plain
+from ecgdist.downstream.embedpart import PartNote, embed_shard, note_name, part_name
 from ecgdist.downstream.evaluate import check_signals, on_device
-from ecgdist.errors import DataError, EcgdistError
-from ecgdist.modelfolder import Model, load
+from ecgdist.downstream.evaluation import versions
+from ecgdist.errors import ConfigError, DataError, MissingFileError
+from ecgdist.modelfolder import Model, load, sha256_of
 from ecgdist.raytools import blocks, handing_over_errors, ray_session, user_errors
-from ecgdist.record import bits_to_mask
 from ecgdist.storage import Location
 
-CLAIM, MANIFEST = "embedding.json", "manifest.json"
-_FACTS = ("record_id", "segment", "source", "patient_key", "split")
+CLAIM, MANIFEST, NOTES = "embedding.json", "manifest.json", "notes"
+_READERS = 8
+"""Parts that are compared with their sha256 at the same time."""
 
 
 class EmbedConfig(Config):
@@ -46,13 +47,10 @@ class EmbedConfig(Config):
     batch_rows: int = Field(default=64, ge=1)
     """ECGs encoded at once."""
 
-
-class PartFacts(Config):
-    """One Parquet file of embeddings."""
-
-    name: str
-    rows: int
-    sha256: str
+    def absolute(self) -> EmbedConfig:
+        """With addresses that mean the same in every process, whatever folder it works in."""
+        places = ("model", "corpus", "out")
+        return self.model_copy(update={name: Location.of(getattr(self, name)).uri for name in places})
 
 
 class EmbeddingManifest(Config):
@@ -63,35 +61,46 @@ class EmbeddingManifest(Config):
     corpus_id: str
     dim: int
     rows: int
-    parts: tuple[PartFacts, ...]
+    parts: tuple[PartNote, ...]
     versions: dict[str, str]
 
 
-def part_name(shard: int) -> str:
-    """Name of the part that holds the rows of a shard."""
-    return f"parts/part-{shard:05d}.parquet"
+@dataclass(frozen=True)
+class EmbedResult:
+    """What embedding did.
+
+    Attributes:
+        manifest: of the folder.
+        made: parts that this call made.
+        damaged: names of parts that were there and were made again, because they were not what they should be.
+    """
+
+    manifest: EmbeddingManifest
+    made: int
+    damaged: tuple[str, ...]
 
 
-def embed(config: EmbedConfig) -> tuple[EmbeddingManifest, int]:
+def embed(config: EmbedConfig) -> EmbedResult:
     """Embed every row of a corpus; run again, finished parts are kept.
-
-    Returns:
-        the manifest, and how many parts were made by this call.
 
     Raises:
         ConfigError: for a cluster that does not answer.
         DataError: if model and corpus do not fit, the folder holds other embeddings, or rows are missing.
         StorageError: if something cannot be read or written.
     """
+    config = config.absolute()
     model, corpus, out = load(config.model), Corpus(config.corpus), Location.of(config.out)
     check_signals(model, corpus)
     _claim(out, model, corpus)
-    there = set(out.list_files())
-    if MANIFEST in there:
-        return EmbeddingManifest.model_validate_json((out / MANIFEST).read_bytes()), 0
-    missing = [n for n in range(len(corpus.manifest.shards)) if part_name(n) not in there]
-    _make(config, missing)
-    return _finish(out, model, corpus), len(missing)
+    files = set(out.list_files())
+    found = _whole_parts(out, files, model, corpus)
+    missing = [number for number in range(len(corpus.manifest.shards)) if number not in found]
+    if not missing and MANIFEST in files:
+        return EmbedResult(_read_manifest(out), 0, ())
+    found |= _make(config, missing, model, corpus)
+    manifest = _finish(out, model, corpus, [found[number] for number in range(len(corpus.manifest.shards))])
+    damaged = tuple(part_name(number) for number in missing if part_name(number) in files)
+    return EmbedResult(manifest, len(missing), damaged)
 
 
 def _claim(out: Location, model: Model, corpus: Corpus) -> None:
@@ -99,7 +108,7 @@ def _claim(out: Location, model: Model, corpus: Corpus) -> None:
     ours = {"corpus_id": corpus.corpus_id, "model_hash": model.model_hash}
     content = json.dumps(ours, indent=1).encode() + b"\n"
     if not (out / CLAIM).exists():
-        if set(out.list_files()) - {f".{CLAIM}.lock"}:
+        if out.is_file() or set(out.list_files()) - {f".{CLAIM}.lock"}:
             raise DataError(f"{out} exists and holds no embeddings; choose another --out, or remove it first")
         (out / CLAIM).exchange(None, content)
     try:
@@ -112,120 +121,114 @@ def _claim(out: Location, model: Model, corpus: Corpus) -> None:
         raise DataError(f"{out} holds other embeddings: {named}; choose another --out")
 
 
-def _make(config: EmbedConfig, missing: list[int]) -> None:
+def _whole_parts(out: Location, files: set[str], model: Model, corpus: Corpus) -> dict[int, PartNote]:
+    """The parts that are there and are what they should be, by number."""
+    notes: dict[int, PartNote] = {}
+    if MANIFEST in files:
+        notes = {note.shard: note for note in _read_manifest(out).parts}
+    for number in range(len(corpus.manifest.shards)):
+        if note_name(number) in files and (note := PartNote.read(out / note_name(number))) is not None:
+            notes[number] = note
+    wanted = {
+        number: note
+        for number, note in notes.items()
+        if note.fits(number, model, corpus) and part_name(number) in files
+    }
+
+    def is_whole(note: PartNote) -> bool:
+        try:
+            return sha256_of((out / part_name(note.shard)).read_bytes()) == note.sha256
+        except MissingFileError:  # removed a moment ago
+            return False
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        whole = list(pool.map(is_whole, wanted.values()))
+    return {number: note for (number, note), good in zip(wanted.items(), whole, strict=True) if good}
+
+
+def _make(config: EmbedConfig, missing: list[int], model: Model, corpus: Corpus) -> dict[int, PartNote]:
     """Make the parts of some shards, one Ray Data item each, on actors that hold the model."""
+    made: dict[int, PartNote] = {}
     if not missing:
-        return
+        return made
     with ray_session(num_cpus=max(2, os.cpu_count() or 2)), user_errors():
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         cpus = max(1, int(resources.get("CPU", 1)) - 1)  # one is left for what gives out the items
         actors = min(config.workers or gpus or cpus, len(missing), gpus or cpus)
-        made = ray.data.from_items(
-            [{"shard": n} for n in missing], override_num_blocks=len(missing)
-        ).map_batches(
+        tasks = ray.data.from_items(
+            [{"shard": number} for number in missing], override_num_blocks=len(missing)
+        )
+        parts = tasks.map_batches(
             _Embedder,
-            fn_constructor_args=(config.model_dump(),),
+            fn_constructor_args=(config.model_dump(), model.model_hash, corpus.corpus_id),
             batch_size=1,
             batch_format="numpy",
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_gpus=1 if gpus else 0,
             num_cpus=0 if gpus else 1,
         )
-        for _ in blocks(made):
-            pass
+        for block in blocks(parts):
+            for text in block["note"].to_pylist():
+                note = PartNote.model_validate_json(text)
+                made[note.shard] = note
+    return made
 
 
 class _Embedder:
-    """An actor: opens model and corpus once, and writes the part of every shard it is given."""
+    """An actor: opens model and corpus once, and writes the part of every shard that it is given."""
 
-    def __init__(self, values: dict[str, Any]) -> None:
-        self._config = EmbedConfig(**values)
-        self._model: Model | None = None
+    def __init__(self, values: dict[str, Any], model_hash: str, corpus_id: str) -> None:
+        self._config, self._hashes = EmbedConfig(**values), (model_hash, corpus_id)
+        self._opened: tuple[Model, Corpus] | None = None
         self._task = handing_over_errors(self._write)
 
     def __call__(self, batch: dict[str, Any]) -> pa.Table:
         return self._task(batch)
 
     def _write(self, batch: dict[str, Any]) -> pa.Table:
-        if self._model is None:  # not at the start: an error there would be Ray's, and be tried again
-            torch.set_num_threads(1)
-            self._model, self._corpus = on_device(load(self._config.model)), Corpus(self._config.corpus)
-        shards = [int(shard) for shard in batch["shard"]]
-        for shard in shards:
-            content = part_bytes(self._model, self._corpus, shard, self._config.batch_rows)
-            (Location.of(self._config.out) / part_name(shard)).write_bytes(content)
-        return pa.table({"shard": pa.array(shards, pa.int64())})
+        if self._opened is None:  # not at the start: an error there would be Ray's, and be tried again
+            self._opened = self._open()
+        notes = []
+        for shard in map(int, batch["shard"]):
+            out = Location.of(self._config.out)
+            notes.append(embed_shard(*self._opened, shard, self._config.batch_rows, out).model_dump_json())
+        return pa.table({"note": pa.array(notes, pa.string())})
 
-
-def part_bytes(model: Model, corpus: Corpus, shard: int, batch_rows: int) -> bytes:
-    """The Parquet file of a shard's embeddings, in the order of its rows.
-
-    Raises:
-        DataError: if the index has another number of rows of it than the manifest.
-    """
-    rows = np.flatnonzero(corpus.columns("shard")["shard"].to_numpy() == shard)
-    expected = corpus.manifest.shards[shard].rows
-    if len(rows) != expected:
-        raise DataError(f"shard {shard} of {corpus.location} has {len(rows)} rows, its manifest {expected}")
-    first = int(rows[0]) if len(rows) else 0
-    embedded = _rows_embedded(model, corpus, rows, batch_rows)
-    bad = np.flatnonzero(~np.isfinite(embedded).all(axis=1))
-    if len(bad):
-        record = corpus.columns("record_id")["record_id"][first + int(bad[0])].as_py()
-        raise DataError(f"the embedding of {record} (shard {shard}) is not finite; check the model's weights")
-    facts = corpus.columns(*_FACTS).take(pa.array(rows)).combine_chunks()
-    values = pa.FixedSizeListArray.from_arrays(pa.array(embedded.reshape(-1)), model.dim)
-    return plain_bytes(facts.append_column("embedding", values))
-
-
-def _rows_embedded(
-    model: Model, corpus: Corpus, rows: npt.NDArray[np.int64], batch_rows: int
-) -> npt.NDArray[np.float32]:
-    """``(rows, dim)``; as `features`, which would take memory for the whole corpus."""
-    facts = corpus.columns("lead_mask", "valid_samples")
-    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
-    parts = [
-        model.embed_packed(signals, valid[chosen], lead_mask[chosen])
-        for chosen, signals in corpus.iter_signals(rows, batch_rows)
-    ]
-    return np.concatenate([np.zeros((0, model.dim), np.float32), *parts])
-
-
-def _finish(out: Location, model: Model, corpus: Corpus) -> EmbeddingManifest:
-    """Count the rows of every part against the corpus, and write the manifest."""
-    parts = []
-    for number, shard in enumerate(corpus.manifest.shards):
-        path = out / part_name(number)
-        content = path.read_bytes()
-        rows = read_part(path, content).num_rows
-        if rows != shard.rows:
+    def _open(self) -> tuple[Model, Corpus]:
+        torch.set_num_threads(1)
+        model, corpus = on_device(load(self._config.model)), Corpus(self._config.corpus)
+        if (model.model_hash, corpus.corpus_id) != self._hashes:
             raise DataError(
-                f"{path} has {rows} rows, shard {number} of the corpus {shard.rows}; remove that part"
+                f"{self._config.model} or {self._config.corpus} is not the same on all nodes, or was replaced just "
+                "now; put both where every node finds the same, and run the same command again"
             )
-        parts.append(PartFacts(name=part_name(number), rows=rows, sha256=hashlib.sha256(content).hexdigest()))
+        return model, corpus
+
+
+def _finish(out: Location, model: Model, corpus: Corpus, parts: list[PartNote]) -> EmbeddingManifest:
+    """Count the rows of every part against the corpus, write the manifest, and take the notes away."""
     total = sum(part.rows for part in parts)
     if total != corpus.manifest.rows:
-        raise DataError(f"{out} has {total} rows, the corpus {corpus.manifest.rows}")
+        raise DataError(
+            f"{out} has {total:,} rows, the corpus {corpus.manifest.rows:,}; choose another --out"
+        )
     manifest = EmbeddingManifest(
         model_hash=model.model_hash,
         corpus_id=corpus.corpus_id,
         dim=model.dim,
         rows=total,
         parts=tuple(parts),
-        versions={"torch": torch.__version__, "ray": ray.__version__, "pyarrow": pa.__version__},
+        versions=versions() | {"ray": ray.__version__, "pyarrow": pa.__version__},
     )
     (out / MANIFEST).write_bytes(manifest.model_dump_json(indent=1).encode() + b"\n")
+    (out / NOTES).delete()
     return manifest
 
 
-def read_part(path: Location, content: bytes) -> pa.Table:
-    """The ids of a part, checked to be one.
-
-    Raises:
-        DataError: if it is damaged.
-    """
+def _read_manifest(out: Location) -> EmbeddingManifest:
+    path = out / MANIFEST
     try:
-        return read_plain(content, list(_FACTS))
-    except (EcgdistError, OSError, ValueError, KeyError) as error:
+        return build(EmbeddingManifest, json.loads(path.read_bytes()), str(path))
+    except (ValueError, TypeError, ConfigError) as error:
         raise DataError(f"{path} is damaged ({error}); remove it and run the same command again") from error

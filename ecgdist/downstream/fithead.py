@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
+import pyarrow as pa
 
 from ecgdist.corpus import Corpus
+from ecgdist.corpus.seen import Seen
 from ecgdist.downstream.evaluate import (
     EvaluateConfig,
     Setup,
     check_leak,
     check_signals,
+    check_task,
     features,
     on_device,
 )
-from ecgdist.downstream.heads import Classifier, HeadConfig, LinearHead, load_classifier, save_classifier
-from ecgdist.downstream.probe import ProbeResult, linear_probe
-from ecgdist.downstream.scores import BoolArray, auroc
-from ecgdist.downstream.tasks import load_task, targets
-from ecgdist.errors import DataError
+from ecgdist.downstream.evaluation import versions
+from ecgdist.downstream.headcard import HeadConfig
+from ecgdist.downstream.heads import Classifier, LinearHead, load_classifier, save_classifier
+from ecgdist.downstream.label_judge import LabelJudge, label_warnings, probe
+from ecgdist.downstream.metrics import BOOTSTRAP_METHOD, Metrics, bootstrap
+from ecgdist.downstream.probe import ProbeResult
+from ecgdist.downstream.scores import Thresholds, best_f1_thresholds
+from ecgdist.downstream.tasks import MultilabelTask
+from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelfolder import load
 from ecgdist.storage import Location
 
-_MOST_DIFFERENCE = 1e-6
-"""Between the probabilities of the probe and of the head that is made of it."""
-_MAX_ITERATIONS = 5000
 _CALIBRATION = (
-    "as the logistic regressions give them at the share of positives in the training split; not calibrated further, "
-    "and not those of another population. Thresholds have the highest F1 on the validation split."
+    "those of logistic regressions, true to the share of positives in the training split; they are not calibrated "
+    "further, and not those of another population. Thresholds have the highest F1 on the validation split."
 )
 
 
@@ -39,83 +39,90 @@ def fit_head(config: EvaluateConfig, out: Location) -> Classifier:
     """Fit the linear probe of `evaluate` on a model, and write the model with it to `out`.
 
     Raises:
-        ConfigError: for an unknown task or folds.
+        ConfigError: for an unknown task or folds, or a task without labels.
         DataError: if model and corpus cannot be used together, test patients were in pretraining, or `out` is not
             empty.
         StorageError: if something cannot be read or written.
     """
-    load_task(config.task)  # before anything is read
+    if not issubclass(check_task(config.task), MultilabelTask):  # before anything is read
+        raise ConfigError(f"task {config.task} predicts a number; a head is fitted for tasks with labels")
     if out.is_file() or out.list_files():
         raise DataError(f"{out} exists and is not empty; choose another --out, or remove it first")
     model, corpus = on_device(load(config.model)), Corpus(config.corpus)
     check_signals(model, corpus)
     setup = Setup.of(config, corpus)
+    assert isinstance(setup.task, MultilabelTask), "its kind was looked at"
     warnings = (*check_leak(config, model, config.model, setup), *setup.open_questions)
     found = features(model, corpus, setup.rows, config.batch_rows)
-    truth = targets(setup.index, setup.task)[0]
-    in_split = {name: setup.splits.rows(name) for name in ("train", "validation", "test")}
-    names = tuple(setup.task.labels)
-    probe = linear_probe(
-        found[in_split["train"]],
-        truth[in_split["train"]],
-        found[in_split["validation"]],
-        truth[in_split["validation"]],
-        found[in_split["test"]],
-        names,
-    )
-    fitted = [names.index(label) for label in probe.labels]
-    head = folded(probe, found[in_split["train"]], truth[in_split["train"]][:, fitted])
-    _check_same(probe.validation, head.probabilities(found[in_split["validation"]]))
-    test_auroc = auroc(truth[in_split["test"]][:, fitted], probe.test)
-    sources = corpus.manifest.sources
-    said = HeadConfig(
-        task=config.task,
-        labels=probe.labels,
-        thresholds=tuple(probe.thresholds.tolist()),
-        calibration=_CALIBRATION,
-        corpus_id=corpus.corpus_id,
-        sources={n: {"licence": s.licence, "citation": s.citation} for n, s in sources.items()},
-        split_digest=setup.splits.digest,
-        rows={name: int(rows.sum()) for name, rows in in_split.items()},
-        left_out=probe.left_out,
-        metrics={"macro AUROC, validation": probe.validation_auroc}
-        | {"macro AUROC, test": _mean(test_auroc)}
-        | {f"AUROC {n}, test": _mean(value) for n, value in zip(probe.labels, test_auroc, strict=True)},
-        warnings=(*warnings, setup.splits.note),
-    )
-    save_classifier(model, said, head, out)
+    truth, labels = setup.task.truth(setup.index), tuple(setup.task.labels)
+    probed = probe(found, truth, setup.splits, labels)
+    kept = truth[:, [labels.index(label) for label in probed.labels]]
+    judge = LabelJudge.of(setup.index, setup.splits, kept, probed.labels, config.resamples, config.seed)
+    thresholds = best_f1_thresholds(judge.validation_truth, judge.validation.mean(probed.validation))
+    metrics = _judged(judge, probed, thresholds)
+    warnings = (*warnings, *label_warnings({}, metrics))
+    said = _said(config, out, setup, probed, thresholds, metrics, warnings)
+    save_classifier(model, said, linear_head(probed), _seen(setup), out)
     return load_classifier(out)
 
 
-def folded(probe: ProbeResult, features_train: npt.NDArray[np.floating], y_train: BoolArray) -> LinearHead:
-    """The probe as one affine map: it is fitted again with the C that it chose, and its scaling folded in.
-
-    With z = (x - m) / s, a regression's w.z + b is (w / s).x + b - (w / s).m.
-
-    Args:
-        probe: what `linear_probe` chose.
-        features_train: ``(n, dim)``, those that it was fitted on.
-        y_train: ``(n, labels)`` of the labels that it fitted.
-    """
-    scaler = StandardScaler().fit(features_train.astype(np.float64))
-    scaled = scaler.transform(features_train.astype(np.float64))
-    fits = [
-        LogisticRegression(C=probe.inverse_regularisation, max_iter=_MAX_ITERATIONS).fit(scaled, positive)
-        for positive in y_train.T
-    ]
-    weight = np.stack([fit.coef_[0] for fit in fits]) / scaler.scale_
-    bias = np.array([fit.intercept_[0] for fit in fits]) - weight @ scaler.mean_
-    return LinearHead(weight, bias)
+def linear_head(probed: ProbeResult) -> LinearHead:
+    """The probe's scaling and regressions as a head, which gives the same probabilities."""
+    return LinearHead(
+        mean=np.asarray(probed.scaler.mean_, np.float64),
+        scale=np.asarray(probed.scaler.scale_, np.float64),
+        weight=np.stack([model.coef_[0] for model in probed.models]),
+        bias=np.array([model.intercept_[0] for model in probed.models]),
+    )
 
 
-def _check_same(expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> None:
-    difference = float(np.abs(expected - found).max(initial=0))
-    if not difference <= _MOST_DIFFERENCE:
-        raise DataError(
-            f"the head differs from the probe by {difference:.2g} on validation; this is a defect, please report it"
-        )
+def _judged(judge: LabelJudge, probed: ProbeResult, thresholds: npt.NDArray[np.float64]) -> Metrics:
+    """Figures on test, all at the thresholds that the head predicts by."""
+    cuts = Thresholds(f1=thresholds, specificity=thresholds)
+    boot = bootstrap(judge.truth, judge.test.mean(probed.test), cuts, judge.resamples)
+    return judge.summarise(boot, cuts)
 
 
-def _mean(values: npt.ArrayLike) -> float | None:
-    known = [value for value in np.atleast_1d(values).tolist() if not math.isnan(value)]
-    return float(np.mean(known)) if known else None
+def _seen(setup: Setup) -> Seen:
+    """What the head was fitted, and its thresholds were chosen, on."""
+    corpus, splits = setup.corpus, setup.splits
+    rows = splits.rows("train") | splits.rows("validation")
+    keys = corpus.columns("patient_key")["patient_key"].filter(pa.array(rows)).drop_null()
+    return Seen(
+        corpus_id=corpus.corpus_id,
+        patient_key_fingerprint=corpus.manifest.patient_key_fingerprint,
+        patients=keys.unique().to_pylist(),
+        waveforms=corpus.fingerprints[rows],
+    )
+
+
+def _said(
+    config: EvaluateConfig,
+    out: Location,
+    setup: Setup,
+    probed: ProbeResult,
+    thresholds: npt.NDArray[np.float64],
+    metrics: Metrics,
+    warnings: tuple[str, ...],
+) -> HeadConfig:
+    manifest, splits = setup.corpus.manifest, setup.splits
+    return HeadConfig(
+        task=setup.task.name,
+        task_digest=setup.task_digest,
+        labels=probed.labels,
+        thresholds=tuple(thresholds.tolist()),
+        calibration=_CALIBRATION,
+        corpus_id=manifest.corpus_id,
+        patient_key_fingerprint=manifest.patient_key_fingerprint,
+        sources={n: {"licence": s.licence, "citation": s.citation} for n, s in manifest.sources.items()},
+        split_note=splits.note,
+        split_digest=splits.digest,
+        rows={name: int(splits.rows(name).sum()) for name in ("train", "validation", "test")},
+        left_out=probed.left_out,
+        metrics=metrics,
+        method=f"{config.resamples} resamples: {BOOTSTRAP_METHOD}.",
+        seed=config.seed,
+        command=config.command_of("fit-head", "--out", str(out)),
+        versions=versions(),
+        warnings=warnings,
+    )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from ecgdist.config import Config
-from ecgdist.downstream.heads import NOT_A_DEVICE, Classifier, restrictions
-from ecgdist.errors import EcgdistError
-from ecgdist.record import Recording, canonical_lead
+from ecgdist.downstream.heads import Classifier
+from ecgdist.errors import DataError, EcgdistError
+from ecgdist.modelcard import NOT_A_DEVICE, restrictions
+from ecgdist.preprocessing import Segment
+from ecgdist.record import STANDARD_LEADS, Recording, canonical_lead
 from ecgdist.recordfile import FileOptions, read_file
+from ecgdist.signals.fingerprint import SAME_BITS, differing_bits, fingerprints
 
 _SHOWN_S = 10.0
 
@@ -31,8 +34,14 @@ class Prediction(Config):
     file: str
     rate_hz: float | None = None
     leads: tuple[str, ...] = ()
+    """Those that were used, in standard order."""
     seconds: float | None = None
     segments: int = 0
+    """The probabilities are the mean over so many."""
+    quality: tuple[str, ...] = ()
+    """Flags of the segments, as in a corpus."""
+    trained_on: bool = False
+    """Whether encoder or head were trained on this waveform, as far as its fingerprint tells."""
     labels: tuple[LabelPrediction, ...] = ()
     error: str | None = None
 
@@ -48,54 +57,76 @@ class Predictions(Config):
     files: tuple[Prediction, ...]
 
 
-def predict_recording(classifier: Classifier, recording: Recording) -> tuple[LabelPrediction, ...]:
-    """Probabilities of one ECG, from the mean embedding of its segments.
+def predict_recording(classifier: Classifier, recording: Recording, file: str) -> Prediction:
+    """Probabilities of one ECG: the mean over its segments, as an evaluation judges a record.
+
+    Args:
+        classifier: encoder and head.
+        recording: the ECG, of any rate, length and leads.
+        file: the name it is given.
 
     Raises:
-        RecordRefused: naming why the ECG cannot be used.
+        DataError: if the model gives something else than a number; a `RecordRefused` if the ECG cannot be used.
     """
     segments = classifier.model.preprocessing.pack_recording(recording)
     embedded = classifier.model.embed_packed(
         np.stack([segment.signal_uv for segment in segments]),
         np.array([segment.valid_samples for segment in segments]),
         np.stack([segment.lead_mask for segment in segments]),
-    ).mean(axis=0)
-    (probabilities,) = classifier.head.probabilities(embedded[None]).tolist()
+    )
+    probabilities = classifier.head.probabilities(embedded).mean(axis=0)
+    if not np.isfinite(probabilities).all():
+        raise DataError(
+            "the model gives values that are not finite for this ECG, so nothing is predicted; if it does so for "
+            "others, too, its weights are not usable"
+        )
     config = classifier.config
-    return tuple(
-        LabelPrediction(label=label, probability=p, threshold=threshold, predicted=p >= threshold)
-        for label, p, threshold in zip(config.labels, probabilities, config.thresholds, strict=True)
+    return Prediction(
+        file=file,
+        rate_hz=recording.rate_hz,
+        leads=tuple(lead for lead, on in zip(STANDARD_LEADS, segments[0].lead_mask, strict=True) if on),
+        seconds=recording.signal_uv.shape[1] / recording.rate_hz,
+        segments=len(segments),
+        quality=tuple(sorted({flag for segment in segments for flag in segment.quality})),
+        trained_on=_trained_on(classifier, segments),
+        labels=tuple(
+            LabelPrediction(label=label, probability=p, threshold=threshold, predicted=p >= threshold)
+            for label, p, threshold in zip(
+                config.labels, probabilities.tolist(), config.thresholds, strict=True
+            )
+        ),
     )
 
 
 def predict_files(
-    classifier: Classifier, files: Sequence[str], options: FileOptions
-) -> Iterator[tuple[Prediction, Recording | None]]:
-    """A prediction of each file, and its ECG; a file that cannot be used has its error, and the others go on."""
-    for file in files:
+    classifier: Classifier,
+    files: Sequence[str],
+    options: FileOptions,
+    draw_to: Callable[[int, bytes], None] | None = None,
+) -> Iterator[Prediction]:
+    """A prediction of each file; a file that cannot be used has its error, and the others go on.
+
+    Args:
+        classifier: encoder and head.
+        files: paths, local or s3://.
+        options: what the files do not say of themselves.
+        draw_to: takes the number of a file, from 0, and its `draw`.
+    """
+    for number, file in enumerate(files):
         try:
             recording = read_file(file, options)
-            labels = predict_recording(classifier, recording)
+            prediction = predict_recording(classifier, recording, file)
+            if draw_to is not None:
+                draw_to(number, draw(prediction, recording))
         except EcgdistError as error:
-            yield Prediction(file=file, error=str(error)), None
-            continue
-        samples = recording.signal_uv.shape[1]
-        facts = Prediction(
-            file=file,
-            rate_hz=recording.rate_hz,
-            leads=recording.leads,
-            seconds=samples / recording.rate_hz,
-            segments=len(classifier.model.preprocessing.pack_recording(recording)),
-            labels=labels,
-        )
-        yield facts, recording
+            prediction = Prediction(file=file, error=str(error))
+        yield prediction
 
 
 def document(classifier: Classifier, predictions: Sequence[Prediction]) -> Predictions:
     """What `--json` prints."""
-    sources = classifier.model.config.provenance.sources | classifier.config.sources
     return Predictions(
-        restrictions=restrictions(sources).strip("> *\n"),
+        restrictions=restrictions(classifier.sources),
         task=classifier.config.task,
         classifier_sha256=classifier.classifier_hash,
         calibration=classifier.config.calibration,
@@ -107,26 +138,28 @@ def draw(prediction: Prediction, recording: Recording) -> bytes:
     """The first 10 s of an ECG on paper, with its probabilities, as a PNG."""
     from ecgdist.report.ecgpaper import draw_record, png
 
-    count = round(_SHOWN_S * recording.rate_hz)
     leads = [canonical_lead(lead) or lead for lead in recording.leads]
-    figure = draw_record(
-        recording.signal_uv[:, :count] / 1000,
-        recording.rate_hz,
-        leads,
-        f"{prediction.file.rpartition('/')[2]}   {NOT_A_DEVICE}",
-    )
-    said = "   ".join(
-        f"{each.label} {each.probability:.2f}{' *' if each.predicted else ''}" for each in prediction.labels
-    )
-    figure.text(0.02, 0.012, f"{said}   (* at or above its threshold)", fontsize=7, parse_math=False)
-    return png(figure)
+    signal_mv = recording.signal_uv[:, : round(_SHOWN_S * recording.rate_hz)] / 1000
+    # With spaces that no line is broken at.
+    said = [
+        f"{each.label} {each.probability:.2f}{' *' if each.predicted else ''}".replace(" ", "\u00a0")
+        for each in prediction.labels
+    ]
+    notes = ["   ".join(said), f"* at or above its threshold. {NOT_A_DEVICE}"]
+    title = prediction.file.rpartition("/")[2]
+    return png(draw_record(signal_mv, recording.rate_hz, leads, title, notes=notes))
 
 
 def sentences(said: Predictions) -> Iterator[str]:
     """What is printed of predictions; files with an error are left out."""
     for each in said.files:
-        if each.error is None:
-            yield f"{each.file}: {len(each.leads)} leads, {each.seconds:.4g} s at {each.rate_hz:g} Hz"
+        if each.error is not None:
+            continue
+        yield f"{each.file}: {', '.join(each.leads)}; {each.seconds:.4g} s at {each.rate_hz:g} Hz"
+        if each.quality:
+            yield f"  quality: {', '.join(each.quality)}"
+        if each.trained_on:
+            yield "  TRAINED ON THIS ECG: encoder or head have seen it, so its probabilities say nothing"
         for label in each.labels:
             verdict = "predicted" if label.predicted else "not predicted"
             yield f"  {label.label}: {label.probability:.3f} (threshold {label.threshold:.3f}: {verdict})"
@@ -134,3 +167,19 @@ def sentences(said: Predictions) -> Iterator[str]:
     if said.restrictions:
         yield said.restrictions
     yield said.notice
+
+
+def _trained_on(classifier: Classifier, segments: Sequence[Segment]) -> bool:
+    """Whether a segment has the fingerprint of one that encoder or head were trained on."""
+    found = fingerprints(
+        np.stack([segment.signal_uv for segment in segments]),
+        classifier.model.preprocessing.pack.rate_hz,
+        np.stack([segment.lead_mask for segment in segments]),
+        np.array([segment.valid_samples for segment in segments]),
+    )
+    return any(
+        (differing_bits(known, np.broadcast_to(one, known.shape)) <= SAME_BITS).any()
+        for one in found
+        for known in (classifier.model.waveforms, classifier.seen.waveforms)
+        if one.any()
+    )

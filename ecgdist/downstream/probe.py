@@ -26,7 +26,7 @@ _MAX_ITERATIONS = 5000
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """A fitted probe, seen through its predictions.
+    """A fitted probe with its predictions.
 
     Attributes:
         labels: the labels that were fitted, in the order of the columns below.
@@ -35,6 +35,8 @@ class ProbeResult:
         validation_auroc: that macro AUROC.
         validation: ``(n, labels)`` probabilities.
         test: ``(n, labels)`` probabilities.
+        scaler: of the features, fitted on train.
+        models: the regression of each label, on scaled features.
     """
 
     labels: tuple[str, ...]
@@ -43,6 +45,8 @@ class ProbeResult:
     validation_auroc: float
     validation: FloatArray
     test: FloatArray
+    scaler: StandardScaler
+    models: tuple[LogisticRegression, ...]
 
 
 def linear_probe(
@@ -72,7 +76,7 @@ def linear_probe(
     fitted = [i for i, label in enumerate(labels) if label not in left_out]
     if not fitted:
         raise DataError("no label has both positive and negative training records; train on more records")
-    train, validation, test = scaled(features_train, features_validation, features_test)
+    scaler, train, validation, test = scaled(features_train, features_validation, features_test)
     truth = y_validation[:, fitted]
 
     best: tuple[float, float, list[LogisticRegression]] | None = None
@@ -94,19 +98,22 @@ def linear_probe(
         validation_auroc=score,
         validation=probabilities,
         test=_probabilities(models, test),
+        scaler=scaler,
+        models=tuple(models),
     )
 
 
 def scaled(
     train: npt.NDArray[np.floating], validation: npt.NDArray[np.floating], test: npt.NDArray[np.floating]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """``(n, dim)`` features of the three splits, with mean 0 and deviation 1 of each feature on train.
+) -> tuple[StandardScaler, FloatArray, FloatArray, FloatArray]:
+    """What scales features to mean 0 and deviation 1 on train, and the ``(n, dim)`` features of the three splits so.
 
     Raises:
         DataError: if a feature is not finite.
     """
     scaler = StandardScaler().fit(_checked("train", train))
     return (
+        scaler,
         scaler.transform(_checked("train", train)),
         scaler.transform(_checked("validation", validation)),
         scaler.transform(_checked("test", test)),

@@ -57,7 +57,7 @@ def ridge_probe(
     Raises:
         DataError: if a feature is not finite.
     """
-    train, validation, test = scaled(features_train, features_validation, features_test)
+    _, train, validation, test = scaled(features_train, features_validation, features_test)
     best: tuple[float, float, Ridge] | None = None
     for strength in sorted(grid, reverse=True):
         model = Ridge(alpha=strength).fit(train, y_train)

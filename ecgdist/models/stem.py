@@ -47,7 +47,7 @@ class ConvStem(Stem):
 
     def features(self, patches: Tensor) -> Tensor:
         """What the convolutions find; see `Stem.features`."""
-        batch = len(patches)
+        batch = patches.shape[0]  # not len(), which torch.export would take for a constant
         x = rearrange(patches, "b n l p -> (b n) l p").to(dtype_of(self))
         x = F.gelu(self.mix(x))
         x = F.gelu(self.halve(x))

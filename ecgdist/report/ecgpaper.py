@@ -7,6 +7,7 @@ holds by construction: printed without resizing, the small squares are 1 mm.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,8 @@ _PULSE = 10.0  # room for the calibration pulse: 1 mV for 0.2 s
 _HEADER = 10.0
 _HIGHEST = 40.0
 _DEEPEST = 30.0
+_LINE = 5.0  # of the notes below the traces
+_MM_PER_LETTER = 1.75
 _VEIL = 0.14  # opacity of the shade over hidden slots
 
 _PAPER, _FINE, _THICK = "#fffafa", "#fbdcdc", "#f2a9a9"
@@ -45,6 +48,7 @@ def draw_record(
     leads: Sequence[str] = STANDARD_LEADS,
     title: str = "",
     rhythm: str = "II",
+    notes: Sequence[str] = (),
 ) -> Figure:
     """One recording in the usual layout: 3 rows of 4 leads one after another, and a rhythm strip below.
 
@@ -56,6 +60,7 @@ def draw_record(
             empty.
         title: text above the traces.
         rhythm: the lead of the strip that shows the whole recording; the first there is if it is missing.
+        notes: lines of text below the traces.
 
     Raises:
         DataError: if there is none of the twelve leads.
@@ -70,7 +75,7 @@ def draw_record(
     edges = [round(samples * column / 4) for column in range(5)]
     lines = [STANDARD_LEADS[line::3] for line in range(3)]
     bands = [np.concatenate([rows[name] for name in names]) for names in lines]
-    sheet = _Sheet([*bands, rows[rhythm]], samples / rate_hz, title)
+    sheet = _Sheet([*bands, rows[rhythm]], samples / rate_hz, title, notes)
     for line, names in enumerate(lines):
         for column, name in enumerate(names):
             start, stop = edges[column], edges[column + 1]
@@ -183,11 +188,16 @@ def png(figure: Figure, dots_per_inch: int = 144) -> bytes:
 class _Sheet:
     """Paper with one strip per signal, its baselines, and the calibration pulse before each strip."""
 
-    def __init__(self, signals: Sequence[Signal], duration_s: float, title: str) -> None:
+    def __init__(
+        self, signals: Sequence[Signal], duration_s: float, title: str, notes: Sequence[str] = ()
+    ) -> None:
         bands = [_band(signal) for signal in signals]
         self.left = _MARGIN + _PULSE
         self.width = self.left + np.ceil(duration_s * MM_PER_S / 5) * 5 + _MARGIN
-        self.height = _HEADER + sum(above + below for above, below in bands) + _MARGIN
+        letters = int((self.width - self.left) / _MM_PER_LETTER)
+        lines = [line for note in notes for line in textwrap.wrap(note, letters)]
+        self.bottom = _MARGIN + _LINE * len(lines)
+        self.height = _HEADER + sum(above + below for above, below in bands) + self.bottom
         self.baselines: list[float] = []
         self.tops: list[float] = []
         top = self.height - _HEADER
@@ -207,6 +217,8 @@ class _Sheet:
         for line in range(len(signals)):
             self._pulse(line)
         self._text(self.left, self.height - 6, title, weight="bold")
+        for number, text in enumerate(lines, start=1):
+            self._text(self.left, self.bottom - _LINE * number + 1.5, text)
         self._text(self.width - _MARGIN, 1.5, f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV", ha="right")
 
     def trace(self, line: int, signal_mv: Signal, rate_hz: float, colour: str, start_s: float = 0.0) -> None:
@@ -215,7 +227,7 @@ class _Sheet:
         (trace,) = self.axes.plot(
             x, self.baselines[line] + signal_mv * MM_PER_MV, color=colour, linewidth=0.9
         )
-        bottom = [*self.tops[1:], _MARGIN][line]
+        bottom = [*self.tops[1:], self.bottom][line]
         strip = Rectangle((0, bottom), self.width, self.tops[line] - bottom, transform=self.axes.transData)
         trace.set_clip_path(strip)
 
@@ -235,8 +247,8 @@ class _Sheet:
 
     def shade(self, hidden: npt.NDArray[np.bool_], rate_hz: float, line: int | None = None) -> None:
         """Shade the time slots where `hidden` is True, over one strip or, without `line`, over all."""
-        edges = [*self.tops, _MARGIN]
-        top, bottom = (self.height - _HEADER, _MARGIN) if line is None else (edges[line], edges[line + 1])
+        edges = [*self.tops, self.bottom]
+        top, bottom = (self.height - _HEADER, self.bottom) if line is None else (edges[line], edges[line + 1])
         changes = np.flatnonzero(np.diff(np.concatenate([[False], hidden, [False]]).astype(np.int8)))
         for start, stop in changes.reshape(-1, 2).tolist():
             x, width = (self.left + start / rate_hz * MM_PER_S, (stop - start) / rate_hz * MM_PER_S)
@@ -248,7 +260,7 @@ class _Sheet:
         """Explain colours, each a (text, colour, opacity), at the upper right."""
         x = self.width - _MARGIN
         for text, colour, alpha in reversed(entries):
-            x -= 1.75 * len(text) + 3
+            x -= _MM_PER_LETTER * len(text) + 3
             self._text(x, self.height - 6, text)
             key = Rectangle((x - 7, self.height - 6), 5.5, 2, color=colour, alpha=alpha, linewidth=0)
             self.axes.add_patch(key)

@@ -1,189 +1,190 @@
-"""A head in a model folder, and what it predicts from files: the same as from a corpus."""
+"""A head in a model folder: strict when loaded, and its card says what a user must know."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import save
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from typer.testing import CliRunner
 
-from ecgdist.cli import app
 from ecgdist.config import build
-from ecgdist.downstream.fithead import folded
+from ecgdist.downstream.headcard import HeadConfig
 from ecgdist.downstream.heads import (
     HEAD_CONFIG,
+    HEAD_PATIENTS,
+    HEAD_WAVEFORMS,
     HEAD_WEIGHTS,
-    NOT_A_DEVICE,
-    HeadConfig,
     LinearHead,
     load_classifier,
-    restrictions,
     save_classifier,
+    seen_by_head,
 )
-from ecgdist.downstream.predict import predict_recording
-from ecgdist.downstream.probe import linear_probe
 from ecgdist.errors import ConfigError, DataError
-from ecgdist.modelfolder import load, save_model
-from ecgdist.models.encoders import build_encoder
-from ecgdist.recordfile import FileOptions, read_file
-from ecgdist.sample import sample_folder
-from ecgdist.sources import open_source
+from ecgdist.modelcard import NOT_A_DEVICE, restrictions
+from ecgdist.modelfolder import CONFIG, load
 from ecgdist.storage import Location
-from tests.test_modelfolder import PATIENT_KEYS, PRINTS, model_config
+from tests.downstream.classifiers import Made, made
+from tests.downstream.test_leaks import model
+
+__all__ = ["made"]
+
+IKEM = {"ikem": {"licence": "CC BY-NC-ND 4.0: no derivative may be shared", "citation": "somebody"}}
 
 
-def head_config(**changes: object) -> HeadConfig:
-    values = {
-        "task": "made-up",
-        "labels": ["A", "B"],
-        "thresholds": [0.3, 0.5],
-        "calibration": "none",
-        "corpus_id": "c0ffee",
-        "sources": {"ikem": {"licence": "CC BY-NC-ND 4.0", "citation": "somebody"}},
-        "split_digest": "d",
-        "rows": {"train": 3},
-        "left_out": {},
-        "metrics": {"macro AUROC, test": 0.5},
-    }
-    return build(HeadConfig, values | changes)
+@pytest.fixture
+def copy(made: Made, tmp_path: Path) -> Path:
+    """A classifier folder that a test may change."""
+    shutil.copytree(made.classifier, tmp_path / "copy")
+    return tmp_path / "copy"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A classifier folder with made-up weights."""
-    root = tmp_path_factory.mktemp("head")
-    config = model_config()
-    weights = build_encoder(config.encoder).state_dict()
-    save_model(Location.of(root / "model"), config, weights, PATIENT_KEYS, PRINTS)
-    model = load(root / "model")
-    head = LinearHead(np.random.default_rng(0).normal(size=(2, model.dim)), np.array([0.1, -0.2]))
-    save_classifier(model, head_config(), head, Location.of(root / "classifier"))
-    return root
+def test_what_was_saved_is_loaded(made: Made) -> None:
+    found = load_classifier(made.classifier)
+    assert found.model.model_hash == load(made.model).model_hash
+    assert found.config.labels == ("A", "B")
+    saved = json.loads((Path(made.classifier) / HEAD_CONFIG).read_text())
+    assert saved["classifier_hash"] == found.classifier_hash
+    assert saved["encoder_sha256"] == found.model.model_hash
+    again = made.folder / "again"
+    save_classifier(found.model, found.config, found.head, found.seen, Location.of(again))
+    for path in Path(made.classifier).iterdir():
+        assert (again / path.name).read_bytes() == path.read_bytes()
 
 
-def headers() -> list[Path]:
-    return sorted(Path(str(sample_folder())).rglob("*.hea"))
+def test_the_encoder_alone_is_loaded_as_ever(made: Made) -> None:
+    assert load(made.classifier).model_hash == load(made.model).model_hash
 
 
-def test_the_folded_head_is_the_probe() -> None:
-    random = np.random.default_rng(1)
-    x = random.normal(3, [0.1, 5, 40], (300, 3)).astype(np.float32)
-    y = (x - 3) / [0.1, 5, 40] @ random.normal(size=(3, 2)) + random.normal(size=(300, 2)) > 0
-    probe = linear_probe(x[:200], y[:200], x[200:250], y[200:250], x[250:], ["A", "B"])
-    head = folded(probe, x[:200], y[:200])
-    np.testing.assert_allclose(head.probabilities(x[250:]), probe.test, atol=1e-9)
-    scaler = StandardScaler().fit(x[:200].astype(float))
-    fit = LogisticRegression(C=probe.inverse_regularisation, max_iter=5000)
-    fit.fit(scaler.transform(x[:200].astype(float)), y[:200, 1])
-    by_hand = []
-    for row in x[250:].astype(float):
-        logit = fit.intercept_[0]
-        for w, value, m, s in zip(fit.coef_[0], row, scaler.mean_, scaler.scale_, strict=True):
-            logit += w * (value - m) / s
-        by_hand.append(1 / (1 + np.exp(-logit)))
-    np.testing.assert_allclose(head.probabilities(x[250:])[:, 1], by_hand, atol=1e-9)
+def test_a_folder_without_a_head_says_what_to_do(made: Made) -> None:
+    with pytest.raises(DataError, match=f"ecgdist fit-head {made.model} --task TASK"):
+        load_classifier(made.model)
+    assert seen_by_head(made.model) is None
 
 
-def test_what_was_saved_is_loaded_and_the_card_says_its_limits(folder: Path) -> None:
-    classifier = load_classifier(str(folder / "classifier"))
-    assert classifier.config == head_config()
-    assert classifier.model.model_hash == load(folder / "model").model_hash
-    card = (folder / "classifier" / "README.md").read_text()
-    assert NOT_A_DEVICE in card
-    assert "RESTRICTED: trained on data whose licence limits its use: ikem (CC BY-NC-ND 4.0)" in card
-    assert classifier.classifier_hash in card
-    assert restrictions({"ptbxl": {"licence": "CC BY 4.0", "citation": ""}}) == ""
-
-
-def test_a_folder_without_a_head_says_what_to_do(folder: Path) -> None:
-    with pytest.raises(DataError, match="ecgdist fit-head"):
-        load_classifier(str(folder / "model"))
-
-
-def test_a_changed_head_is_refused(folder: Path) -> None:
-    path = folder / "classifier" / HEAD_WEIGHTS
-    before = path.read_bytes()
-    path.write_bytes(save({"weight": np.zeros((2, 3)), "bias": np.zeros(2)}))
-    try:
-        with pytest.raises(DataError, match=HEAD_WEIGHTS):
-            load_classifier(str(folder / "classifier"))
-    finally:
-        path.write_bytes(before)
-    assert (folder / "classifier" / HEAD_CONFIG).exists()
-
-
-def test_thresholds_must_fit_the_labels() -> None:
-    with pytest.raises(ConfigError, match="1 thresholds for the labels A, B"):
-        head_config(thresholds=[0.5])
-
-
-def test_a_file_gives_what_its_source_gives(folder: Path) -> None:
-    classifier = load_classifier(str(folder / "classifier"))
-    source = open_source("ptbxl", str(sample_folder()))
-    for listing in source.list_records()[:5]:
-        expected = source.read_record(listing)
-        found = read_file(f"{sample_folder()}/{listing.key}")
-        np.testing.assert_array_equal(found.signal_uv, expected.signal_uv)
-        assert (found.rate_hz, found.leads) == (expected.rate_hz, expected.leads)
-        segment = classifier.model.preprocessing.pack_recording(expected)[0]
-        features = classifier.model.embed_packed(
-            segment.signal_uv[None], np.array([segment.valid_samples]), segment.lead_mask[None]
-        )
-        said = [each.probability for each in predict_recording(classifier, found)]
-        np.testing.assert_array_equal(said, classifier.head.probabilities(features)[0])
-
-
-def test_every_format_gives_the_same_signal(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py")
-    record = read_file(str(headers()[0]))
-    millivolt = record.signal_uv[:3] / 1000
-    np.save(tmp_path / "a.npy", millivolt)
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file["ecg"] = millivolt.T
-    np.savetxt(tmp_path / "a.csv", millivolt.T, delimiter=",", header="I,II,III", comments="", fmt="%.17g")
-    options = FileOptions(rate_hz=record.rate_hz, leads=("I", "II", "III"), unit="mV", dataset="ecg")
-    for name in ("a.npy", "a.h5", "a.csv"):
-        found = read_file(str(tmp_path / name), options)
-        np.testing.assert_allclose(found.signal_uv, record.signal_uv[:3], atol=1e-9)
-        assert found.leads == ("I", "II", "III")
-    named = read_file(str(tmp_path / "a.csv"), FileOptions(rate_hz=500, unit="mV"))
-    assert named.leads == ("I", "II", "III")
+@pytest.mark.parametrize("name", [HEAD_WEIGHTS, HEAD_PATIENTS, HEAD_WAVEFORMS])
+def test_a_changed_byte_is_noticed(copy: Path, name: str) -> None:
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (copy / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name} differs from its sha256 in head.json"):
+        load_classifier(str(copy))
 
 
 @pytest.mark.parametrize(
-    ("left_out", "option"), [("rate_hz", "--rate"), ("unit", "--unit"), ("leads", "--leads")]
+    ("changes", "sentence"),
+    [
+        ({"thresholds": [0.1, 0.2]}, "was changed after the head was fitted"),
+        ({"format_version": 7}, "has head format 7; this version reads 1"),
+        ({"colour": "red"}, "unknown key colour"),
+        ({"encoder_sha256": "0" * 64}, "was changed after the head was fitted"),
+    ],
+    ids=str,
 )
-def test_what_a_file_does_not_say_is_asked_for_by_its_option(
-    tmp_path: Path, left_out: str, option: str
+def test_another_head_json_is_refused(copy: Path, changes: dict[str, object], sentence: str) -> None:
+    content = json.loads((copy / HEAD_CONFIG).read_text())
+    (copy / HEAD_CONFIG).write_text(json.dumps(content | changes))
+    for read in (load_classifier, seen_by_head):
+        with pytest.raises(DataError, match=sentence):
+            read(str(copy))
+
+
+def test_what_is_no_json_is_refused(copy: Path) -> None:
+    for content in ("{", "[]", "{}"):
+        (copy / HEAD_CONFIG).write_text(content)
+        with pytest.raises(
+            DataError, match=r"head\.json (is not the configuration of a head|has head format)"
+        ):
+            load_classifier(str(copy))
+
+
+def test_the_encoder_must_be_the_one_that_the_head_was_fitted_on(
+    made: Made, copy: Path, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "a.npy", np.zeros((1, 5000)))
-    given = {"rate_hz": 500.0, "unit": "mV", "leads": ("II",)}
-    given.pop(left_out)
-    with pytest.raises(ConfigError, match=option):
-        read_file(str(tmp_path / "a.npy"), build(FileOptions, given))
+    model(tmp_path / "other", made.corpus, np.arange(3))  # other random weights
+    for path in (tmp_path / "other").iterdir():
+        shutil.copy(path, copy / path.name)
+    with pytest.raises(DataError, match="fitted on another encoder"):
+        load_classifier(str(copy))
 
 
-def test_the_command_predicts_what_it_can_and_names_the_rest(folder: Path, tmp_path: Path) -> None:
-    classifier, ecg = str(folder / "classifier"), str(headers()[0])
-    missing, plot = str(tmp_path / "none.hea"), tmp_path / "ecg.png"
-    command = ["predict", classifier, ecg, missing, "--json", "--plot", str(plot)]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1
-    said = json.loads(result.stdout)
-    assert said["notice"] == NOT_A_DEVICE
-    good, bad = said["files"]
-    assert len(good["leads"]) == 12
-    assert [each["label"] for each in good["labels"]] == ["A", "B"]
-    for each in good["labels"]:
-        assert each["predicted"] == (each["probability"] >= each["threshold"])
-    assert "none.hea" in bad["error"]
-    assert missing in result.stderr
-    assert (tmp_path / "ecg-1.png").read_bytes().startswith(b"\x89PNG")
-    only = CliRunner().invoke(app, ["predict", classifier, ecg])
-    assert only.exit_code == 0
-    assert NOT_A_DEVICE in only.stdout
+def test_a_half_written_folder_is_none(copy: Path) -> None:
+    (copy / CONFIG).unlink()
+    with pytest.raises(DataError, match="is not a model folder"):
+        load_classifier(str(copy))
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(made: Made, tmp_path: Path) -> None:
+    found = load_classifier(made.classifier)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="exists and is not empty"):
+        save_classifier(found.model, found.config, found.head, found.seen, Location.of(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_weights_must_fit_labels_and_encoder_and_be_numbers() -> None:
+    arrays = {"mean": np.zeros(3), "scale": np.ones(3), "weight": np.zeros((2, 3)), "bias": np.zeros(2)}
+    LinearHead.of(arrays, 2, 3)
+    for changed, sentence in (
+        ({"weight": np.zeros((2, 4))}, "a linear head of 2 labels on 3 features has not the weights"),
+        ({"more": np.zeros(1)}, "has not the weights"),
+        ({"bias": np.array([0, np.nan])}, "not finite"),
+        ({"scale": np.zeros(3)}, "not finite"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            LinearHead.of(arrays | changed, 2, 3)
+
+
+def test_thresholds_must_fit_the_labels(made: Made) -> None:
+    values = load_classifier(made.classifier).config.model_dump()
+    for thresholds, sentence in (
+        ((0.5,), "1 thresholds for the labels A, B"),
+        ((0.5, 2.0), "between 0 and 1"),
+    ):
+        with pytest.raises(ConfigError, match=sentence):
+            build(HeadConfig, values | {"thresholds": thresholds})
+
+
+def test_the_card_says_what_the_classifier_is_and_is_not(made: Made) -> None:
+    card, found = (Path(made.classifier) / "README.md").read_text(), load_classifier(made.classifier)
+    auroc = found.config.metrics.macro.auroc
+    for said in (
+        NOT_A_DEVICE,
+        found.classifier_hash,
+        found.config.command,
+        found.config.split_digest,
+        f"Macro AUROC {auroc}",
+        f"| A | {found.config.thresholds[0]:.4f} | {found.config.metrics.labels[0].auroc} |",
+        "12 train, 12 validation, 12 test rows",
+    ):
+        assert said in card
+    assert NOT_A_DEVICE in (Path(made.model) / "README.md").read_text()
+    assert "RESTRICTED" not in card
+
+
+def test_the_card_names_a_licence_that_limits_the_use(made: Made, tmp_path: Path) -> None:
+    found = load_classifier(made.classifier)
+    config = found.config.model_copy(update={"sources": found.config.sources | IKEM})
+    save_classifier(found.model, config, found.head, found.seen, Location.of(tmp_path / "c"))
+    card = (tmp_path / "c" / "README.md").read_text()
+    assert (
+        "**RESTRICTED: trained on data whose licence limits what may be done with it: ikem (CC BY-NC" in card
+    )
+
+
+@pytest.mark.parametrize(
+    ("licence", "restricted"),
+    [
+        ("CC BY 4.0", False),
+        ("ODC-By 1.0", False),
+        ("ODbL 1.0; the LICENSE.txt that came with your copy decides", False),
+        ("as stated by the owner of the files", False),
+        ("CC BY-NC-ND 4.0: no derivative, such as a corpus, may be shared", True),
+        ("CC-BY-ND 4.0", True),
+        ("Non-commercial research only", True),
+        ("not for commercial use", True),
+    ],
+)
+def test_restricting_licences_are_known_by_their_words(licence: str, restricted: bool) -> None:
+    assert bool(restrictions({"x": {"licence": licence, "citation": ""}})) == restricted
