@@ -81,6 +81,8 @@ def export_any(
         raise ConfigError(
             f"{where} is a model folder already; copy it, or give --format torch.export or onnx"
         )
+    if form == "torch.export" and not target.name.endswith(".pt2"):
+        raise ConfigError(f"torch.export opens files named *.pt2 only; give --out {out}.pt2")
     if target.is_file() or target.list_files():
         raise DataError(f"{target} exists and is not empty; choose another --out, or remove it first")
     ecgs = Corpus(corpus) if corpus else None

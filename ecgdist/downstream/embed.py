@@ -98,7 +98,7 @@ def embed(config: EmbedConfig) -> EmbedResult:
     if not missing and MANIFEST in files:
         return EmbedResult(_read_manifest(out), 0, ())
     found |= _make(config, missing, model, corpus)
-    manifest = _finish(out, model, corpus, [found[number] for number in range(len(corpus.manifest.shards))])
+    manifest = _finish(out, model, corpus, found)
     damaged = tuple(part_name(number) for number in missing if part_name(number) in files)
     return EmbedResult(manifest, len(missing), damaged)
 
@@ -206,12 +206,14 @@ class _Embedder:
         return model, corpus
 
 
-def _finish(out: Location, model: Model, corpus: Corpus, parts: list[PartNote]) -> EmbeddingManifest:
-    """Count the rows of every part against the corpus, write the manifest, and take the notes away."""
+def _finish(out: Location, model: Model, corpus: Corpus, found: dict[int, PartNote]) -> EmbeddingManifest:
+    """Count the rows of all parts against the corpus, write the manifest, and take the notes away."""
+    parts = [found[number] for number in sorted(found)]
     total = sum(part.rows for part in parts)
-    if total != corpus.manifest.rows:
+    if len(parts) != len(corpus.manifest.shards) or total != corpus.manifest.rows:
         raise DataError(
-            f"{out} has {total:,} rows, the corpus {corpus.manifest.rows:,}; choose another --out"
+            f"{out} has {total:,} rows in {len(parts)} parts, the corpus {corpus.manifest.rows:,} in "
+            f"{len(corpus.manifest.shards)} shards; run the same command again"
         )
     manifest = EmbeddingManifest(
         model_hash=model.model_hash,

@@ -47,12 +47,12 @@ class ConvStem(Stem):
 
     def features(self, patches: Tensor) -> Tensor:
         """What the convolutions find; see `Stem.features`."""
-        batch = patches.shape[0]  # not len(), which torch.export would take for a constant
         x = rearrange(patches, "b n l p -> (b n) l p").to(dtype_of(self))
         x = F.gelu(self.mix(x))
         x = F.gelu(self.halve(x))
         x = F.gelu(self.quarter(x))
-        return rearrange(x, "(b n) c t -> b n (c t)", b=batch)
+        # Not by einops, which takes the batch for a constant when torch.export traces it.
+        return x.flatten(1).unflatten(0, patches.shape[:2])
 
     def tokens(self, features: Tensor) -> Tensor:
         """See `Stem.tokens`."""

@@ -65,7 +65,7 @@ def test_every_row_has_the_embedding_that_an_evaluation_uses(
     assert table.num_rows == sample_corpus.manifest.rows == 353
     found = table["embedding"].combine_chunks().flatten().to_numpy().reshape(353, -1)
     expected = features(load(trained), sample_corpus, np.arange(353), 50)
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     index = sample_corpus.columns("record_id", "segment", "source", "patient_key", "split")
     assert table.drop_columns("embedding").to_pydict() == index.to_pydict()
 
@@ -215,11 +215,11 @@ def test_killed_in_the_middle_it_goes_on(
 ) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "ecgdist.cli", "embed", trained, str(sample_corpus.location)]
-    command += ["--out", str(out), "--workers", "1", "--set", "batch_rows=1"]
+    command += ["--out", str(out), "--workers", "1"]
     environment = os.environ | {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     deadline = time.monotonic() + 300
-    while len(list((out / "notes").glob("part-*.json")) if out.exists() else []) < 2:
+    while len(list((out / "notes").glob("part-*.json")) if out.exists() else []) < 1:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < deadline
         time.sleep(0.02)
