@@ -52,7 +52,8 @@ class ConvStem(Stem):
         x = F.gelu(self.halve(x))
         x = F.gelu(self.quarter(x))
         # Not by einops, which takes the batch for a constant when torch.export traces it.
-        return x.flatten(1).unflatten(0, patches.shape[:2])
+        features: Tensor = x.flatten(1).unflatten(0, patches.shape[:2])
+        return features
 
     def tokens(self, features: Tensor) -> Tensor:
         """See `Stem.tokens`."""
