@@ -33,6 +33,13 @@ KINDS: list[dict[str, object]] = [
     {"kind": "s4d"},
 ]
 
+every_kind = pytest.mark.parametrize(
+    "encoder",
+    [pytest.param(kind, marks=[pytest.mark.slow] if number else []) for number, kind in enumerate(KINDS)],
+    ids=str,
+)
+"""Tracing takes seconds, so that the quick tests have the default kind alone."""
+
 
 @pytest.fixture(scope="module")
 def ecgs(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
@@ -62,7 +69,7 @@ def inputs(model: Model, count: int) -> tuple[Tensor, Tensor, Tensor]:
     return windows, valid, lead_mask
 
 
-@pytest.mark.parametrize("encoder", KINDS, ids=str)
+@every_kind
 def test_torch_export_holds_every_kind_of_encoder(
     tmp_path: Path, ecgs: Corpus, encoder: dict[str, object]
 ) -> None:
@@ -96,24 +103,12 @@ def assert_says_what_it_is(said: dict[str, object], model: Model, form: str) -> 
     assert "(batch, 12, 900) float32" in names["windows"]
 
 
-@pytest.mark.parametrize(
-    "encoder",
-    [pytest.param(kind, marks=[pytest.mark.slow] if number else []) for number, kind in enumerate(KINDS)],
-    ids=str,
-)
-def test_onnx_runtime_gives_the_same_or_the_format_is_refused(
-    tmp_path: Path, ecgs: Corpus, encoder: dict[str, object]
-) -> None:
+@every_kind
+def test_onnx_runtime_gives_the_same(tmp_path: Path, ecgs: Corpus, encoder: dict[str, object]) -> None:
     runtime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model, path = made_model(encoder), tmp_path / "encoder.onnx"
-    try:
-        assert export_file(model, Location.of(path), "onnx", ecgs).worst < 1e-5
-    except ConfigError as error:
-        assert encoder == {"kind": "s4d"}, error
-        assert "ONNX cannot hold this encoder of kind s4d" in str(error)
-        assert list(tmp_path.iterdir()) == []
-        return
+    assert export_file(model, Location.of(path), "onnx", ecgs).worst < 1e-5
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for count in (1, 7):
         given = inputs(model, count)
@@ -127,13 +122,25 @@ def test_onnx_runtime_gives_the_same_or_the_format_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"]
 
 
-def test_the_command_checks_on_the_shipped_ecgs(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("more", "checked"),
+    [(True, 4), pytest.param(False, 100, marks=pytest.mark.slow)],
+    ids=["corpus", "shipped"],
+)
+def test_the_command_says_what_it_was_checked_on(
+    folder: Path, tmp_path: Path, ecgs: Corpus, more: bool, checked: int
+) -> None:
+    """The ECGs of a corpus, or those that ship with the package."""
     out = tmp_path / "encoder.pt2"
-    result = CliRunner().invoke(app, ["export", str(folder), "--out", str(out), "--format", "torch.export"])
+    command = ["export", str(folder), "--out", str(out)]
+    corpus = ["--corpus", str(ecgs.location)] if more else []
+    result = CliRunner().invoke(app, [*command, "--format", "torch.export", *corpus])
     assert result.exit_code == 0, result.output
     assert f"torch.export file written to {out}; largest difference" in result.stdout
-    assert "in 100 ECGs, each with 12 leads; the 8 independent leads; the 6 limb leads;" in result.stdout
-    again = CliRunner().invoke(app, ["export", str(folder), "--out", str(out), "--format", "onnx"])
+    assert (
+        f"in {checked} ECGs, each with 12 leads; the 8 independent leads; the 6 limb leads;" in result.stdout
+    )
+    again = CliRunner().invoke(app, [*command, "--format", "onnx"])
     assert again.exit_code == 1
     assert "exists and is not empty" in again.stderr
 

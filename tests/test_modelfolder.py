@@ -131,7 +131,10 @@ def test_the_card_names_a_licence_that_limits_the_use() -> None:
     sources = {"ikem": {"licence": "CC BY-NC-ND 4.0", "citation": "Sejak et al. 2023"}}
     origin = model_config().provenance.model_copy(update={"sources": sources})
     card = model_card(model_config(provenance=origin), "beef", 2)
-    assert "> **RESTRICTED: trained on data whose licence limits what may be done with it: ikem (CC BY-NC" in card
+    assert (
+        "> **RESTRICTED: trained on data whose licence limits what may be done with it: ikem (CC BY-NC"
+        in card
+    )
     assert "RESTRICTED" not in model_card(model_config(), "beef", 2)
 
 
