@@ -495,20 +495,138 @@ def compare(
         run_compare(config, out_console)
 
 
+@app.command("fit-head")
+@_reported
+def fit_head(
+    model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
+    task: Annotated[
+        str,
+        typer.Option(
+            help="Name of a task with labels, the path of a .yaml file, or of a .csv file with labels of your own."
+        ),
+    ],
+    corpus: Annotated[str, typer.Option(help="Corpus with the labels, local or s3://.")],
+    out: Annotated[str, typer.Option(help="Model folder with the head to write, local or s3://.")],
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """The model with the linear probe of a task, in a folder that `predict` takes. Not a medical device."""
+    from ecgdist.downstream.evaluate import EvaluateConfig
+    from ecgdist.downstream.fithead import fit_head as run_fit
+    from ecgdist.modelcard import NOT_A_DEVICE
+    from ecgdist.storage import Location
+
+    config = load(EvaluateConfig, None, _flags(overrides, model=model, task=task, corpus=corpus))
+    if _shown(dry_run, config):
+        return
+    made = run_fit(config, Location.of(out)).config
+    for label, reason in made.left_out.items():
+        _say(f"label {label} is left out: {reason}")
+    for warning in made.warnings:
+        _say(warning)
+    _say(f"macro AUROC on {made.rows['test']:,} test rows: {made.metrics.macro.auroc}")
+    _say(f"classifier of {len(made.labels)} labels written to {out}. {NOT_A_DEVICE}")
+
+
+@app.command()
+@_reported
+def predict(
+    model: Annotated[str, typer.Argument(help="Folder of `ecgdist fit-head`, local or s3://.")],
+    files: Annotated[list[str], typer.Argument(help="WFDB (.hea or record), .npy, HDF5 or .csv files.")],
+    rate: Annotated[float | None, typer.Option(help="Hertz, where the file does not say it.")] = None,
+    leads: Annotated[
+        str | None, typer.Option(help="Leads in order, e.g. I,II,V1, where the file does not say them.")
+    ] = None,
+    unit: Annotated[str | None, typer.Option(help="V, mV, uV or nV, where the file does not say it.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Dataset in an HDF5 file.")] = None,
+    row: Annotated[int | None, typer.Option(help="Record of an array of several, from 0.")] = None,
+    ignore_leads: Annotated[str | None, typer.Option(help="Channels to leave out, e.g. RESP,PLETH.")] = None,
+    plot: Annotated[
+        str | None, typer.Option(help="PNG with the ECG on paper; of several files NAME-1.png and so on.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Probabilities of ECG files. Not a medical device. Exits with 1 if a file cannot be used."""
+    from ecgdist.downstream import predict as predicting
+    from ecgdist.downstream.heads import load_classifier
+    from ecgdist.recordfile import FileOptions
+    from ecgdist.storage import Location
+
+    def draw_to(number: int, content: bytes) -> None:
+        name = plot if len(files) == 1 else f"{str(plot).removesuffix('.png')}-{number + 1}.png"
+        Location.of(str(name)).write_bytes(content)
+
+    flags = _flags(
+        rate_hz=rate,
+        leads=_words(leads),
+        unit=unit,
+        dataset=dataset,
+        row=row,
+        ignore_leads=_words(ignore_leads),
+    )
+    options, classifier = load(FileOptions, None, flags), load_classifier(model)
+    made = list(predicting.predict_files(classifier, files, options, draw_to if plot else None))
+    said = predicting.document(classifier, made)
+    if as_json:
+        print(said.model_dump_json(indent=1))
+    else:
+        for line in predicting.sentences(said):
+            _say(line)
+    failed = [prediction for prediction in made if prediction.error is not None]
+    for prediction in failed:
+        error_console.print(
+            f"error: {prediction.file}: {prediction.error}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+            style="red",
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_reported
+def embed(
+    model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
+    corpus: Annotated[str, typer.Argument(help="Folder of the corpus, local or s3://.")],
+    out: Annotated[str, typer.Option(help="Folder of the embeddings; the same again goes on.")],
+    workers: Annotated[int | None, typer.Option(help="Actors; default one per GPU or core.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Embeddings of a corpus as Parquet, one part per shard; run again, it goes on where it stopped."""
+    from ecgdist.downstream.embed import EmbedConfig
+    from ecgdist.downstream.embed import embed as run_embed
+
+    flags = _flags(overrides, model=model, corpus=corpus, out=out, workers=workers)
+    config = load(EmbedConfig, None, flags)
+    if _shown(dry_run, config):
+        return
+    result = run_embed(config)
+    for name in result.damaged:
+        _say(f"{name} was damaged, unfinished or not of this model and corpus, and was made again")
+    manifest = result.manifest
+    _say(f"{manifest.rows:,} embeddings in {len(manifest.parts)} parts, {result.made} made now; in {out}")
+
+
 @app.command()
 @_reported
 def export(
-    run: Annotated[str, typer.Argument(help="Folder of a run.")],
-    out: Annotated[str, typer.Option(help="Model folder to write, local or s3://.")],
+    model_or_run: Annotated[str, typer.Argument(metavar="RUN|MODEL", help="Folder of a run, or of a model.")],
+    out: Annotated[str, typer.Option(help="Model folder to write, or file of another format.")],
     checkpoint: Annotated[
-        str, typer.Option(help="last, best (by checkpoint.keep_best), or a name.")
+        str, typer.Option(help="Of a run: last, best (by checkpoint.keep_best), or a name.")
     ] = "last",
+    format: Annotated[str, typer.Option(help="safetensors, torch.export or onnx.")] = "safetensors",
+    corpus: Annotated[
+        str | None, typer.Option(help="ECGs that the exported file is checked on; default the shipped ones.")
+    ] = None,
 ) -> None:
-    """A checkpoint of a run as a model folder."""
-    from ecgdist.pretraining.export import export_model
-    from ecgdist.storage import Location
+    """A checkpoint of a run as a model folder, or an encoder as a torch.export or ONNX file, checked on 100 ECGs."""
+    from ecgdist.exporting import export_any
 
-    _say(f"model written to {export_model(Location.of(run), Location.of(out), checkpoint)}")
+    _say(export_any(model_or_run, out, checkpoint, format, corpus))
 
 
 @jobs_app.command("stop")
@@ -600,6 +718,11 @@ def _flags(overrides: list[str] | None = None, **flags: Any) -> list[str]:
     """Flags as overrides, so that a value given by a flag and by --set is refused like one given twice."""
     given = [f"{name}={json.dumps(value)}" for name, value in flags.items() if value is not None]
     return given + list(overrides or [])
+
+
+def _words(text: str | None) -> list[str] | None:
+    """The words of a list such as ``I, II V1``."""
+    return text.replace(",", " ").split() if text is not None else None
 
 
 def _file_and_pairs(sources: list[str]) -> tuple[str | None, list[str] | None]:

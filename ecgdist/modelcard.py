@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from pydantic import field_validator
@@ -15,11 +16,19 @@ from ecgdist.record import STANDARD_LEADS
 
 FORMAT_VERSION = 2
 
-_LIMITS = """## Limits
+NOT_A_DEVICE = "For research only. Not a medical device."
+"""Stands wherever somebody could take a prediction for more than it is."""
 
-For research. Not a medical device; not evaluated for any clinical use.
+_LIMITS = f"""## Limits
+
+{NOT_A_DEVICE} Not evaluated for any clinical use.
 Figures of an evaluation belong to its corpus.
 """
+
+Sources = dict[str, dict[str, str]]
+"""Licence and citation of each source."""
+
+_RESTRICTING = re.compile(r"\b(nc|nd|non-?commercial|no[nt] for commercial|no derivative)", re.IGNORECASE)
 
 
 class Provenance(Config):
@@ -28,7 +37,7 @@ class Provenance(Config):
     corpus_id: str
     patient_key_fingerprint: str
     """Of the key that the patients in ``pretraining_patients.parquet`` are hashed with."""
-    sources: dict[str, dict[str, str]]
+    sources: Sources
     """Licence and citation of each source of the corpus."""
     exclude_splits: tuple[str, ...]
     rows: int
@@ -63,14 +72,14 @@ class ModelConfig(Config):
 def model_card(config: ModelConfig, model_hash: str, num_patients: int) -> str:
     """The card of a model, in Markdown."""
     origin, pre = config.provenance, config.preprocessing
-    sources = "\n".join(f"* **{n}**: {s['licence']}. {s['citation']}" for n, s in origin.sources.items())
+    sources = cited(origin.sources)
     versions = ", ".join(f"{name} {number}" for name, number in origin.versions.items())
     left_out = ", ".join(origin.exclude_splits) or "none"
     how, settings = _learned(origin)
     band = f"high-pass {_hertz(pre.device.highpass_hz)}, low-pass {_hertz(pre.device.lowpass_hz)}"
     return f"""# ECG encoder ({config.encoder.kind}, {config.encoder.size})
 
-{how}
+{quoted(restrictions(origin.sources))}{how}
 
 ```python
 import ecgdist
@@ -119,6 +128,27 @@ def _learned(origin: Provenance) -> tuple[str, str]:
     begun = "from scratch" if before is None else f"beginning with the weights `{before}`"
     return f"Trained with `ecgdist` on the labels of {settings['task']}, {begun}.", json.dumps(
         shown, indent=1
+    )
+
+
+def restrictions(sources: Sources) -> str:
+    """A loud sentence that names the sources whose licence forbids commercial use or derivatives, if any does."""
+    bound = [name for name, facts in sources.items() if _RESTRICTING.search(facts["licence"])]
+    if not bound:
+        return ""
+    named = "; ".join(f"{name} ({sources[name]['licence']})" for name in bound)
+    return f"RESTRICTED: trained on data whose licence limits what may be done with it: {named}."
+
+
+def quoted(sentence: str) -> str:
+    """A sentence as a paragraph of a card that cannot be overlooked; nothing for an empty one."""
+    return f"> **{sentence}**\n\n" if sentence else ""
+
+
+def cited(sources: Sources) -> str:
+    """A list of sources with licence and citation, in Markdown."""
+    return "\n".join(
+        f"* **{name}**: {facts['licence']}. {facts['citation']}" for name, facts in sources.items()
     )
 
 

@@ -17,24 +17,27 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from safetensors import SafetensorError
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ecgdist.config import build
-from ecgdist.corpus.schema import plain_bytes, read_plain
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import FORMAT_VERSION, ModelConfig, model_card
 from ecgdist.models.encoders import build_encoder
 from ecgdist.models.interface import Encoder
 from ecgdist.preprocessing import Preprocessing
-from ecgdist.signals.fingerprint import FINGERPRINT_BYTES
 from ecgdist.storage import Location
+from ecgdist.trainedon import (
+    NO_FINGERPRINTS,
+    Fingerprints,
+    patients_file,
+    read_patients,
+    read_waveforms,
+    waveforms_file,
+)
 
 WEIGHTS, CONFIG, CARD, PATIENTS, WAVEFORMS = (
     "model.safetensors",
@@ -43,10 +46,6 @@ WEIGHTS, CONFIG, CARD, PATIENTS, WAVEFORMS = (
     "pretraining_patients.parquet",
     "pretraining_waveforms.safetensors",
 )
-_FINGERPRINTS = "fingerprints"
-
-Fingerprints = npt.NDArray[np.uint8]
-_NO_FINGERPRINTS: Fingerprints = np.zeros((0, FINGERPRINT_BYTES), dtype=np.uint8)
 
 
 class Model:
@@ -66,7 +65,7 @@ class Model:
         encoder: Encoder,
         model_hash: str,
         patients: frozenset[str] = frozenset(),
-        waveforms: Fingerprints = _NO_FINGERPRINTS,
+        waveforms: Fingerprints = NO_FINGERPRINTS,
     ) -> None:
         self.config, self.model_hash = config, model_hash
         self.patients, self.waveforms = patients, waveforms
@@ -174,6 +173,7 @@ def save_model(
     weights: dict[str, Tensor],
     patients: Sequence[str],
     waveforms: Fingerprints,
+    more_card: str = "",
 ) -> None:
     """Write a model folder; ``config.json`` comes last, so that a half-written folder is none.
 
@@ -181,6 +181,7 @@ def save_model(
         weights: the encoder's, named as in its class.
         patients: hashed keys of the patients trained on.
         waveforms: ``(n, FINGERPRINT_BYTES)`` fingerprints of the ECGs trained on.
+        more_card: Markdown that the card ends with, of what else the folder holds.
 
     Raises:
         DataError: if `weights` do not fit the encoder of `config`.
@@ -189,17 +190,18 @@ def save_model(
     with tempfile.TemporaryDirectory(prefix="ecgdist-model-") as temporary:
         path = Path(temporary) / WEIGHTS
         save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path)
-        model_hash = _sha256(path.read_bytes())
+        model_hash = sha256_of(path.read_bytes())
         (where / WEIGHTS).upload(path)
-    known = plain_bytes(pa.table({"patient_key": pa.array(sorted(set(patients)), pa.string())}))
+    known = patients_file(patients)
     (where / PATIENTS).write_bytes(known)
-    (where / CARD).write_bytes(model_card(config, model_hash, len(set(patients))).encode())
-    seen = save_arrays({_FINGERPRINTS: _distinct(waveforms)})
+    card = model_card(config, model_hash, len(set(patients)))
+    (where / CARD).write_bytes("\n".join(filter(None, (card, more_card))).encode())
+    seen = waveforms_file(waveforms)
     (where / WAVEFORMS).write_bytes(seen)
     hashes = {
         "weights_sha256": model_hash,
-        "patients_sha256": _sha256(known),
-        "waveforms_sha256": _sha256(seen),
+        "patients_sha256": sha256_of(known),
+        "waveforms_sha256": sha256_of(seen),
     }
     content = config.model_dump(mode="json") | hashes
     (where / CONFIG).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
@@ -215,7 +217,7 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
     """
     folder = Location.of(where)
     config, (weights_hash, patients_hash, waveforms_hash) = _read_config(folder)
-    content = _checked(folder / WEIGHTS, weights_hash)
+    content = checked(folder / WEIGHTS, weights_hash, CONFIG)
     try:
         weights = load_tensors(content)
     except SafetensorError as error:
@@ -224,28 +226,9 @@ def load(where: str | os.PathLike[str] | Location) -> Model:
     _strict(encoder, weights, str(folder))
     encoder.load_state_dict(weights, strict=True)
     # Checked too: an evaluation proves by these lists that it tests on nothing that the model has seen.
-    patients = read_plain(_checked(folder / PATIENTS, patients_hash))["patient_key"].to_pylist()
-    waveforms = _read_waveforms(folder / WAVEFORMS, waveforms_hash)
-    return Model(config, encoder, weights_hash, frozenset(patients), waveforms)
-
-
-def _distinct(waveforms: Fingerprints) -> Fingerprints:
-    """Each fingerprint once, sorted, so that nothing can be read from their order."""
-    rows = np.ascontiguousarray(waveforms).view(f"V{FINGERPRINT_BYTES}")
-    distinct: Fingerprints = np.unique(rows).view(np.uint8).reshape(-1, FINGERPRINT_BYTES)
-    return distinct
-
-
-def _read_waveforms(path: Location, sha256: str) -> Fingerprints:
-    try:
-        waveforms: Fingerprints = load_arrays(_checked(path, sha256))[_FINGERPRINTS]
-    except (SafetensorError, KeyError) as error:
-        raise DataError(f"{path} is damaged: {error}") from error
-    if waveforms.dtype != np.uint8 or waveforms.shape[1:] != (FINGERPRINT_BYTES,):
-        raise DataError(
-            f"{path} holds {waveforms.dtype} of shape {waveforms.shape}, which are no fingerprints"
-        )
-    return waveforms
+    patients = read_patients(checked(folder / PATIENTS, patients_hash, CONFIG), str(folder / PATIENTS))
+    waveforms = read_waveforms(checked(folder / WAVEFORMS, waveforms_hash, CONFIG), str(folder / WAVEFORMS))
+    return Model(config, encoder, weights_hash, patients, waveforms)
 
 
 def _read_config(folder: Location) -> tuple[ModelConfig, tuple[str, str, str]]:
@@ -273,11 +256,17 @@ def _read_config(folder: Location) -> tuple[ModelConfig, tuple[str, str, str]]:
         raise DataError(f"{path} is not the configuration of a model: {error}") from error
 
 
-def _checked(path: Location, sha256: str) -> bytes:
+def checked(path: Location, sha256: str, said_in: str) -> bytes:
+    """The content of a file of a model folder.
+
+    Raises:
+        DataError: if it has not the sha256 that the folder's file `said_in` says.
+        StorageError: if it cannot be read.
+    """
     content = path.read_bytes()
-    if _sha256(content) != sha256:
+    if sha256_of(content) != sha256:
         raise DataError(
-            f"{path} differs from its sha256 in {CONFIG}: it was damaged or changed; export the model again"
+            f"{path} differs from its sha256 in {said_in}: it was damaged or changed; export the model again"
         )
     return content
 
@@ -297,5 +286,6 @@ def _strict(encoder: Encoder, weights: dict[str, Tensor], origin: str) -> None:
             )
 
 
-def _sha256(content: bytes) -> str:
+def sha256_of(content: bytes) -> str:
+    """In hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()

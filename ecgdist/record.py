@@ -116,7 +116,8 @@ def arrange_leads(
         if lead is None:
             raise RecordRefused(
                 "unknown_lead",
-                f"lead {name!r} is not one of {', '.join(STANDARD_LEADS)}; to drop it, use pack.ignore_leads",
+                f"lead {name!r} is not one of {', '.join(STANDARD_LEADS)}; to drop it, use pack.ignore_leads "
+                "(or --ignore-leads, where a command has it)",
             )
         index = STANDARD_LEADS.index(lead)
         if present[index]:

@@ -22,9 +22,17 @@ COMMANDS = (
     "inspect",
     "check-leak",
     "pretrain",
+    "finetune",
+    "sweep",
     "evaluate",
+    "compare",
+    "fit-head",
+    "predict",
+    "embed",
     "export",
     "report",
+    "k8s",
+    "jobs",
 )
 
 
@@ -113,7 +121,13 @@ def test_wrong_arguments_are_named(
         (["inspect", "none"], "is not a corpus: it has no manifest.json"),
         (["pretrain", "--corpus", "none", "--out", "o"], "is not a corpus"),
         (["evaluate", "none", "--task", "ptbxl-super", "--corpus", "c"], "is not a model folder"),
-        (["export", "none", "--out", "o"], "is not a run"),
+        (["export", "none", "--out", "o"], "is neither a run nor a model folder"),
+        (
+            ["fit-head", "none", "--task", "ptbxl-super", "--corpus", "c", "--out", "o"],
+            "is not a model folder",
+        ),
+        (["predict", "none", "ecg.hea"], "is not a model folder"),
+        (["embed", "none", "c", "--out", "o"], "is not a model folder"),
         (["report", "none"], "is not a run"),
         (["pack", "ptbxl=none", "--out", "o"], "ptbxl_database.csv"),
         (["pack", "wfdb=none", "--out", "o"], "none"),

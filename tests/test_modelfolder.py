@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 import ecgdist
 from ecgdist.config import build
 from ecgdist.errors import DataError, RecordRefused
-from ecgdist.modelcard import ModelConfig, Provenance
+from ecgdist.modelcard import ModelConfig, Provenance, model_card
 from ecgdist.modelfolder import CARD, CONFIG, PATIENTS, WAVEFORMS, WEIGHTS, Model, load, save_model
 from ecgdist.models.config import EncoderConfig
 from ecgdist.models.encoders import build_encoder
@@ -125,6 +125,17 @@ def test_the_card_says_what_a_user_must_know(folder: Path) -> None:
         assert fact in card
     assert "2 patients" in card
     assert load(folder).model_hash in card
+
+
+def test_the_card_names_a_licence_that_limits_the_use() -> None:
+    sources = {"ikem": {"licence": "CC BY-NC-ND 4.0", "citation": "Sejak et al. 2023"}}
+    origin = model_config().provenance.model_copy(update={"sources": sources})
+    card = model_card(model_config(provenance=origin), "beef", 2)
+    assert (
+        "> **RESTRICTED: trained on data whose licence limits what may be done with it: ikem (CC BY-NC"
+        in card
+    )
+    assert "RESTRICTED" not in model_card(model_config(), "beef", 2)
 
 
 def change_weights(folder: Path, changed: dict[str, torch.Tensor]) -> None:

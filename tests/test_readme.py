@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -136,28 +137,55 @@ def test_the_demo_prints_what_the_readme_expects(demo: tuple[Path, str]) -> None
     assert not missing, f"not printed by the demo: {missing}"
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-def test_the_commands_run_as_shown(ray_cluster: None, tmp_path: Path) -> None:
-    (commands,) = (block for block in blocks("bash") if "ecgdist pack" in block)
-    (python,) = blocks("python")
-    script = commands.replace(". .venv/bin/activate\n", "")
-    assert script != commands
+def execute(program: list[str], folder: Path) -> str:
+    """What a program prints that runs in a folder."""
     # On the tests' cluster, as the README says of RAY_ADDRESS: a second one would not fit into the tests' memory.
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_ADDRESS": ray.get_runtime_context().gcs_address,
     }
-    for program in (["bash", "-euo", "pipefail", "-c", script], [sys.executable, "-c", python]):
-        done = subprocess.run(
-            program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=580
-        )
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert done.stdout == "(128,)\n"
+    done = subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, timeout=580)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def bash(script: str, folder: Path) -> str:
+    return execute(["bash", "-euo", "pipefail", "-c", script], folder)
+
+
+@pytest.fixture(scope="module")
+def shown(ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the first commands were run as shown."""
+    folder = tmp_path_factory.mktemp("readme")
+    (commands,) = (block for block in blocks("bash") if "ecgdist pack" in block)
+    script = commands.replace(". .venv/bin/activate\n", "")
+    assert script != commands
+    bash(script, folder)
+    return folder
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_commands_run_as_shown(shown: Path) -> None:
+    assert execute([sys.executable, "-c", blocks("python")[0]], shown) == "(128,)\n"
     for made in (
         "corpus/manifest.json",
         "run/model/model.safetensors",
         "run/report/index.html",
         "model/config.json",
     ):
-        assert (tmp_path / made).is_file()
+        assert (shown / made).is_file()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_model_is_used_as_shown(shown: Path) -> None:
+    (first,) = (block for block in blocks("bash") if "ecgdist pack" in block)
+    (commands,) = (block for block in blocks("bash") if "ecgdist fit-head" in block)
+    (ecgs,) = re.findall(r"^ECGS=.*$", first, re.M)
+    assert "Not a medical device." in bash(f"{ecgs}\n{commands}", shown)
+    for made in ("classifier/head.json", "ecg.png", "embeddings/manifest.json", "encoder.pt2"):
+        assert (shown / made).is_file()
+    assert json.loads((shown / "prediction.json").read_text())["task"] == "ptbxl-super"
+    printed = execute([sys.executable, "-c", blocks("python")[1]], shown)
+    assert printed == "['windows', 'valid_samples', 'lead_mask'] 0.67\n"

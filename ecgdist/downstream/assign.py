@@ -133,17 +133,23 @@ def fewer_patients(index: pd.DataFrame, splits: Splits, share: float, seed: int)
     )
 
 
-def refuse_leak(shared: int, tested: int, what: str) -> None:
-    """Refuse to test on patients or waveforms that the encoder was pretrained on.
+def refuse_leak(shared: int, tested: int, what: str, head: bool = False) -> None:
+    """Refuse to test on patients or waveforms that a model was trained on.
 
     Args:
-        shared: how many of them were in pretraining.
+        shared: how many of them it was.
         tested: how many there are.
         what: what they are.
+        head: whether it is the model's head that was fitted on them, not the encoder.
 
     Raises:
         DataError: if there is one.
     """
+    if shared and head:
+        raise DataError(
+            f"{shared} of {tested} test {what} are among those that the head in the model folder was fitted on, so "
+            "figures of it would be too good; name other test folds, or give the folder of the encoder alone"
+        )
     if shared:
         raise DataError(
             f"{shared} of {tested} test {what} are in the pretraining corpus, so the figures "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -18,15 +19,17 @@ from pydantic import Field, model_validator
 from ecgdist.config import Config
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.duplicates import Duplicates, find_duplicates
+from ecgdist.corpus.seen import Seen
 from ecgdist.corpus.splits import OnConflict, SeededSplit
 from ecgdist.downstream.assign import Splits, assign_splits, fewer_patients, refuse_leak
 from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
+from ecgdist.downstream.heads import seen_by_head
 from ecgdist.downstream.label_evaluation import compare_labels
 from ecgdist.downstream.number_evaluation import compare_numbers
 from ecgdist.downstream.outcome import Compared, EmbeddingPredictor, Outcome
 from ecgdist.downstream.own_labels import OwnLabels
 from ecgdist.downstream.scores import SPECIFICITY
-from ecgdist.downstream.seen import check_tested
+from ecgdist.downstream.seen import check_tested, seen_by
 from ecgdist.downstream.tasks import (
     INDEX_COLUMNS,
     Folds,
@@ -93,22 +96,21 @@ class EvaluateConfig(ProbeConfig):
     @property
     def command(self) -> str:
         """The command that evaluates the same again."""
-        words = [
-            "ecgdist",
-            "evaluate",
-            self.model,
-            "--task",
-            self.task,
-            "--corpus",
-            self.corpus,
-            "--mode",
-            self.mode,
-        ]
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name not in ("model", "task", "corpus", "mode") and value != field.default:
+        return self.command_of("evaluate", "--mode", self.mode)
+
+    def command_of(self, name: str, *more: str) -> str:
+        """A command of the command line, given as `self` says and with `more` words.
+
+        Args:
+            name: of the command.
+            more: its options that are no settings of this configuration, or `--mode`.
+        """
+        words = ["ecgdist", name, self.model, "--task", self.task, "--corpus", self.corpus, *more]
+        for field_name, field in type(self).model_fields.items():
+            value = getattr(self, field_name)
+            if field_name not in ("model", "task", "corpus", "mode") and value != field.default:
                 shown = value.model_dump(mode="json") if isinstance(value, Config) else value
-                words += ["--set", f"{name}={json.dumps(shown)}"]
+                words += ["--set", f"{field_name}={json.dumps(shown)}"]
         return shlex.join(words)
 
 
@@ -291,6 +293,8 @@ def _open_questions(same: Duplicates) -> list[str]:
 def check_leak(config: TaskConfig, model: Model, where: str, setup: Setup) -> tuple[str, ...]:
     """What must be said of test patients that a model may have seen, and of what stays open about them.
 
+    Where the folder holds a head, too, what that was fitted on counts like what the encoder was pretrained on.
+
     Args:
         config: says whether it is allowed that it has.
         model: to judge.
@@ -300,24 +304,33 @@ def check_leak(config: TaskConfig, model: Model, where: str, setup: Setup) -> tu
     Raises:
         DataError: if it has, or patients cannot be compared, and that is not allowed.
     """
+    said = list(_leaks_of(config, seen_by(model), where, setup, head=False))
+    head = seen_by_head(where)
+    if head is not None:
+        said += _leaks_of(config, head, where, setup, head=True)
+    return tuple(said)
+
+
+def _leaks_of(config: TaskConfig, seen: Seen, where: str, setup: Setup, head: bool) -> Iterator[str]:
     corpus, splits = setup.corpus, setup.splits
-    ours, theirs = model.config.provenance.patient_key_fingerprint, corpus.manifest.patient_key_fingerprint
     try:
-        if ours != theirs:
+        if seen.patient_key_fingerprint != corpus.manifest.patient_key_fingerprint:
             raise DataError(
                 "the model's corpus and this one were packed with different patient keys, so shared "
                 "patients cannot be found; pack this corpus with the same key"
             )
-        report = check_tested(model, where, corpus, splits.rows("test"))
+        report = check_tested(seen, where, corpus, splits.rows("test"))
         patients = corpus.columns("patient_key")["patient_key"].filter(pa.array(splits.rows("test")))
         shared = {
             kind: [item for item in report.shared if item.kind == kind] for kind in ("patient", "waveform")
         }
-        refuse_leak(len(shared["patient"]), len(patients.unique()), "patients")
+        refuse_leak(len(shared["patient"]), len(patients.unique()), "patients", head)
         waveforms = {name for item in shared["waveform"] for name in item.evaluation}
-        refuse_leak(len(waveforms), report.evaluation_rows, "waveforms")
+        refuse_leak(len(waveforms), report.evaluation_rows, "waveforms", head)
     except DataError as error:
         if not config.allow_leak:
             raise DataError(f"{error}; or set allow_leak=true to see figures that prove nothing") from error
-        return (f"LEAK: {error}",)
-    return tuple(f"test records against those of pretraining: {text}" for text in report.open_questions)
+        yield f"LEAK: {error}"
+        return
+    what = "the head's training" if head else "pretraining"
+    yield from (f"test records against those of {what}: {text}" for text in report.open_questions)

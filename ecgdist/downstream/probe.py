@@ -35,6 +35,8 @@ class LabelPredictions:
         validation_auroc: that macro AUROC.
         validation: ``(n, labels)`` probabilities.
         test: ``(n, labels)`` probabilities.
+        scaler: of the features, fitted on train.
+        models: the regression of each label, on scaled features.
     """
 
     labels: tuple[str, ...]

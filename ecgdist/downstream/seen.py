@@ -22,44 +22,47 @@ _RUN = "run.json"
 Bools = npt.NDArray[np.bool_]
 
 
-def check_tested(model: Model, where: str, corpus: Corpus, tested: Bools) -> LeakReport:
-    """What a model's pretraining shares with the rows of `corpus` that it is tested on.
+def seen_by(model: Model) -> Seen:
+    """What a model's encoder was pretrained on."""
+    origin = model.config.provenance
+    return Seen(origin.corpus_id, origin.patient_key_fingerprint, model.patients, model.waveforms)
 
-    Signals confirm it where the pretraining corpus is at hand: it is this one, or the run that the model folder lies
-    in says where it is. Elsewhere the fingerprints in the model folder decide.
+
+def check_tested(seen: Seen, where: str, corpus: Corpus, tested: Bools) -> LeakReport:
+    """What a model's training shares with the rows of `corpus` that it is tested on.
+
+    Signals confirm it where the corpus of that training is at hand: it is this one, or the run that the model folder
+    lies in says where it is. Elsewhere the fingerprints in the model folder decide.
 
     Args:
-        model: the model.
-        where: its folder.
+        seen: what the encoder was pretrained, or the head was fitted, on.
+        where: the model folder.
         corpus: the corpus that it is evaluated on.
         tested: ``(rows,)``.
 
     Raises:
         DataError, StorageError: if the corpus cannot be read.
     """
-    pretraining = _pretraining_corpus(model, where, corpus)
-    if pretraining is not None:
-        return check_leak(pretraining, corpus, _seen_rows(model, pretraining), tested)
-    origin = model.config.provenance
-    seen = Seen(origin.corpus_id, origin.patient_key_fingerprint, model.patients, model.waveforms)
+    trained = _corpus_of(seen, where, corpus)
+    if trained is not None:
+        return check_leak(trained, corpus, _seen_rows(seen, trained), tested)
     return check_seen(seen, corpus, tested)
 
 
-def _seen_rows(model: Model, corpus: Corpus) -> Bools:
+def _seen_rows(seen: Seen, corpus: Corpus) -> Bools:
     """The rows of its corpus that a model was trained on: those of its patients with its fingerprints."""
     facts = corpus.columns("patient_key", "fingerprint")
-    prints = pa.array([row.tobytes() for row in model.waveforms], facts["fingerprint"].type)
-    seen: Bools = pc.and_(
-        pc.is_in(facts["patient_key"], value_set=pa.array(model.patients, pa.string())),
+    prints = pa.array([row.tobytes() for row in seen.waveforms], facts["fingerprint"].type)
+    rows: Bools = pc.and_(
+        pc.is_in(facts["patient_key"], value_set=pa.array(seen.patients, pa.string())),
         pc.is_in(facts["fingerprint"], value_set=prints),
     ).to_numpy()
-    return seen
+    return rows
 
 
-def _pretraining_corpus(model: Model, where: str, corpus: Corpus) -> Corpus | None:
-    """The corpus that a model was trained on, if it can be opened."""
-    corpus_id = model.config.provenance.corpus_id
-    if corpus_id == corpus.corpus_id:
+def _corpus_of(seen: Seen, where: str, corpus: Corpus) -> Corpus | None:
+    """The corpus of a training, if it can be opened."""
+    if seen.corpus_id == corpus.corpus_id:
         return corpus
     folder = Location.of(where).uri.rpartition("/")[0]
     try:
@@ -67,4 +70,4 @@ def _pretraining_corpus(model: Model, where: str, corpus: Corpus) -> Corpus | No
         found = Corpus(run["config"]["corpus"])
     except (EcgdistError, ValueError, LookupError, TypeError):
         return None  # a model folder by itself, or a corpus that has gone: the caller is told what stays open
-    return found if found.corpus_id == corpus_id else None
+    return found if found.corpus_id == seen.corpus_id else None

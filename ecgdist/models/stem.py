@@ -47,12 +47,12 @@ class ConvStem(Stem):
 
     def features(self, patches: Tensor) -> Tensor:
         """What the convolutions find; see `Stem.features`."""
-        batch = len(patches)
         x = rearrange(patches, "b n l p -> (b n) l p").to(dtype_of(self))
         x = F.gelu(self.mix(x))
         x = F.gelu(self.halve(x))
         x = F.gelu(self.quarter(x))
-        return rearrange(x, "(b n) c t -> b n (c t)", b=batch)
+        # Not by einops, which takes the batch for a constant when torch.export traces it.
+        return x.flatten(1).reshape(*patches.shape[:2], -1)
 
     def tokens(self, features: Tensor) -> Tensor:
         """See `Stem.tokens`."""

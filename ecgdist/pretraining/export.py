@@ -9,11 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ecgdist.config import build
 from ecgdist.errors import DataError
 from ecgdist.modelcard import ModelConfig, Provenance
 from ecgdist.modelfolder import save_model
+from ecgdist.models.encoders import build_encoder
+from ecgdist.models.interface import Encoder
 from ecgdist.pretraining.checkpoint import STUDENT, CheckpointStore, Restored
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.plan import RunPlan
@@ -134,7 +137,28 @@ def export_model(run: Location, out: Location, checkpoint: str = LAST) -> Locati
             versions=facts["versions"],
         ),
     )
-    encoder = {name.removeprefix(_ENCODER): w for name, w in weights.items() if name.startswith(_ENCODER)}
+    encoder = _of_encoder(weights)
     seen = plan.corpus.columns("patient_key")["patient_key"].filter(pa.array(plan.selected))
     save_model(out, config, encoder, seen.unique().to_pylist(), plan.corpus.fingerprints[plan.selected])
     return out
+
+
+def saved_encoder(run: Location, student: Restored) -> Encoder:
+    """The encoder of a run's checkpoint as it was saved, in evaluation mode.
+
+    Args:
+        run: folder of the run.
+        student: from `saved_student`.
+
+    Raises:
+        DataError: if the run is none, or the weights are damaged.
+    """
+    settings = build(PretrainConfig, read_run(run)["config"], str(run / RUN))
+    encoder = build_encoder(settings.encoder)
+    encoder.load_state_dict(_of_encoder(load_file(student.folder / STUDENT)), strict=True)
+    return encoder.eval().requires_grad_(False)
+
+
+def _of_encoder(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The encoder's weights among a student's, named as in its class."""
+    return {name.removeprefix(_ENCODER): w for name, w in weights.items() if name.startswith(_ENCODER)}

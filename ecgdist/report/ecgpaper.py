@@ -24,6 +24,7 @@ def draw_record(
     leads: Sequence[str] = STANDARD_LEADS,
     title: str = "",
     rhythm: str = "II",
+    notes: Sequence[str] = (),
 ) -> Figure:
     """One recording in the usual layout: 3 rows of 4 leads one after another, and a rhythm strip below.
 
@@ -35,6 +36,7 @@ def draw_record(
             empty.
         title: text above the traces.
         rhythm: the lead of the strip that shows the whole recording; the first there is if it is missing.
+        notes: lines of text below the traces.
 
     Raises:
         DataError: if there is none of the twelve leads.
@@ -49,7 +51,7 @@ def draw_record(
     edges = [round(samples * column / 4) for column in range(5)]
     lines = [STANDARD_LEADS[line::3] for line in range(3)]
     bands = [np.concatenate([rows[name] for name in names]) for names in lines]
-    sheet = Sheet([*bands, rows[rhythm]], samples / rate_hz, title)
+    sheet = Sheet([*bands, rows[rhythm]], samples / rate_hz, title, notes)
     for line, names in enumerate(lines):
         for column, name in enumerate(names):
             start, stop = edges[column], edges[column + 1]

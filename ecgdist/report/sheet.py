@@ -6,6 +6,7 @@ holds by construction: printed without resizing, the small squares are 1 mm.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -26,6 +27,8 @@ _PULSE = 10.0  # room for the calibration pulse: 1 mV for 0.2 s
 _HEADER = 10.0
 _HIGHEST = 40.0
 _DEEPEST = 30.0
+_LINE = 5.0  # of the notes below the traces
+_MM_PER_LETTER = 1.75
 VEIL = 0.14
 """Opacity of the shade over hidden slots."""
 
@@ -38,11 +41,16 @@ Signal = npt.NDArray[np.floating]
 class Sheet:
     """Paper with one strip per signal, its baselines, and the calibration pulse before each strip."""
 
-    def __init__(self, signals: Sequence[Signal], duration_s: float, title: str) -> None:
+    def __init__(
+        self, signals: Sequence[Signal], duration_s: float, title: str, notes: Sequence[str] = ()
+    ) -> None:
         bands = [_band(signal) for signal in signals]
         self.left = _MARGIN + _PULSE
         self.width = self.left + np.ceil(duration_s * MM_PER_S / 5) * 5 + _MARGIN
-        self.height = _HEADER + sum(above + below for above, below in bands) + _MARGIN
+        letters = int((self.width - self.left) / _MM_PER_LETTER)
+        lines = [line for note in notes for line in textwrap.wrap(note, letters)]
+        self.bottom = _MARGIN + _LINE * len(lines)
+        self.height = _HEADER + sum(above + below for above, below in bands) + self.bottom
         self.baselines: list[float] = []
         self.tops: list[float] = []
         top = self.height - _HEADER
@@ -60,6 +68,8 @@ class Sheet:
         for line in range(len(signals)):
             self._pulse(line)
         self._text(self.left, self.height - 6, title, weight="bold")
+        for number, text in enumerate(lines, start=1):
+            self._text(self.left, self.bottom - _LINE * number + 1.5, text)
         self._text(self.width - _MARGIN, 1.5, f"{MM_PER_S:g} mm/s   {MM_PER_MV:g} mm/mV", ha="right")
 
     def trace(self, line: int, signal_mv: Signal, rate_hz: float, colour: str, start_s: float = 0.0) -> None:
@@ -68,7 +78,7 @@ class Sheet:
         (trace,) = self.axes.plot(
             x, self.baselines[line] + signal_mv * MM_PER_MV, color=colour, linewidth=0.9
         )
-        bottom = [*self.tops[1:], _MARGIN][line]
+        bottom = [*self.tops[1:], self.bottom][line]
         strip = Rectangle((0, bottom), self.width, self.tops[line] - bottom, transform=self.axes.transData)
         trace.set_clip_path(strip)
 
@@ -88,8 +98,8 @@ class Sheet:
 
     def shade(self, hidden: npt.NDArray[np.bool_], rate_hz: float, line: int | None = None) -> None:
         """Shade the time slots where `hidden` is True, over one strip or, without `line`, over all."""
-        edges = [*self.tops, _MARGIN]
-        top, bottom = (self.height - _HEADER, _MARGIN) if line is None else (edges[line], edges[line + 1])
+        edges = [*self.tops, self.bottom]
+        top, bottom = (self.height - _HEADER, self.bottom) if line is None else (edges[line], edges[line + 1])
         changes = np.flatnonzero(np.diff(np.concatenate([[False], hidden, [False]]).astype(np.int8)))
         for start, stop in changes.reshape(-1, 2).tolist():
             x, width = (self.left + start / rate_hz * MM_PER_S, (stop - start) / rate_hz * MM_PER_S)
@@ -100,7 +110,7 @@ class Sheet:
     def tint(self, line: int, edges_s: Signal, colours: npt.NDArray[np.floating]) -> None:
         """Colour stretches of one strip, ``(n, 4)`` with opacity, between ``(n + 1,)`` times."""
         x = self.left + edges_s * MM_PER_S
-        top, bottom = [*self.tops, _MARGIN][line : line + 2]
+        top, bottom = [*self.tops, self.bottom][line : line + 2]
         boxes = [
             [(left, bottom), (right, bottom), (right, top), (left, top)]
             for left, right in pairwise(x.tolist())
@@ -114,7 +124,7 @@ class Sheet:
         """Explain colours, each a (text, colour, opacity), at the upper right."""
         x = self.width - _MARGIN
         for text, colour, alpha in reversed(entries):
-            x -= 1.75 * len(text) + 3
+            x -= _MM_PER_LETTER * len(text) + 3
             self._text(x, self.height - 6, text)
             key = Rectangle((x - 7, self.height - 6), 5.5, 2, color=colour, alpha=alpha, linewidth=0)
             self.axes.add_patch(key)

@@ -94,7 +94,7 @@ def own_recording(source: str, listing: Listing, values: npt.NDArray[Any]) -> Re
     """
     listing = own(listing)
     if len(listing.leads) not in values.shape:
-        detail = f"the array has shape {values.shape}; {_TABLE} names {len(listing.leads)} leads"
+        detail = f"the array has shape {values.shape}, and {len(listing.leads)} leads are named"
         raise RecordRefused("lead_count", detail)
     by_lead = values if values.shape[0] == len(listing.leads) else values.T
     return listing.recording(

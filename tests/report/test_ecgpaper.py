@@ -155,3 +155,17 @@ def test_leads_that_are_hidden_at_different_times_are_shaded_one_by_one() -> Non
 def test_title_is_plain_text() -> None:
     figure = draw_record(steps_mv(), RATE_HZ, title=r"cost $\frac{1}$ and $x^")
     assert png(figure)[:4] == b"\x89PNG"
+
+
+def test_notes_stand_below_the_traces_and_are_broken_to_the_width() -> None:
+    plain = draw_record(steps_mv(), RATE_HZ)
+    noted = draw_record(steps_mv(), RATE_HZ, notes=["a $ " + "word " * 60, "last"])
+    added_mm = (noted.get_size_inches()[1] - plain.get_size_inches()[1]) * 25.4
+    lines = [text for text in noted.axes[0].texts if "word" in text.get_text() or text.get_text() == "last"]
+    assert len(lines) == 4
+    assert added_mm == pytest.approx(5.0 * len(lines))
+    trace = on_paper_mm(noted, longest(noted))
+    assert max(text.get_position()[1] for text in lines) < trace[:, 1].min()
+    noted.canvas.draw()
+    right = [text.get_window_extent().x1 for text in lines]
+    assert max(right) < noted.bbox.x1
