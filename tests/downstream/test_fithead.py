@@ -56,7 +56,10 @@ def test_thresholds_and_figures_are_those_of_the_head(made: Made) -> None:
         for cut in probability[validation, n]:
             said, true = probability[validation, n] >= cut, truth[validation, n]
             f1[cut] = 2 * (said & true).sum() / (said.sum() + true.sum())
-        assert f1[threshold] == max(f1.values())
+        # The head's own arithmetic may differ from scikit-learn's in the last bits.
+        nearest = min(f1, key=lambda cut: abs(cut - threshold))
+        assert nearest == pytest.approx(threshold, rel=1e-9)
+        assert f1[nearest] == max(f1.values())
         said, true = probability[test, n] >= threshold, truth[test, n]
         assert figures.sensitivity.value == pytest.approx((said & true).sum() / true.sum())
         assert figures.specificity.value == pytest.approx((~said & ~true).sum() / (~true).sum())
