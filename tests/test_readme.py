@@ -189,3 +189,14 @@ def test_a_model_is_used_as_shown(shown: Path) -> None:
     assert json.loads((shown / "prediction.json").read_text())["task"] == "ptbxl-super"
     printed = execute([sys.executable, "-c", blocks("python")[1]], shown)
     assert printed == "['windows', 'valid_samples', 'lead_mask'] 0.67\n"
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_model_is_fine_tuned_and_swept_as_shown(shown: Path) -> None:
+    (commands,) = (block for block in blocks("bash") if "ecgdist finetune" in block)
+    printed = bash(commands, shown)
+    assert "trial 2 ended" in printed
+    assert "best model:" in printed
+    for made in ("tuned/model/readout.json", "tuned.html", "sweep/results.json", "sweep/evaluation.json"):
+        assert (shown / made).is_file()
