@@ -1,4 +1,4 @@
-"""A sweep as a user starts it, and killed: finished trials are not run again, cut ones go on, the choice is the same."""
+"""A sweep as a user starts it, and killed: what is done is not done again, what was cut goes on."""
 
 from __future__ import annotations
 
