@@ -81,6 +81,13 @@ class Nodes:
             "--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0",
             f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
         ]  # fmt: skip
+        # On a busy machine Ray gives up waiting for its own processes, and says so.
+        node = self._started(command) or self._started(command, last=True)
+        assert node is not None
+        return node
+
+    def _started(self, command: list[str], last: bool = False) -> Node | None:
+        """A new node; None if it came too late to itself, and may be tried again."""
         log = self.folder / f"start-{time.monotonic_ns()}.log"
         with log.open("wb") as sink:
             starter = subprocess.Popen(
@@ -91,7 +98,11 @@ class Nodes:
         deadline = time.monotonic() + _START_S
         while b"Ray runtime started" not in log.read_bytes():
             if starter.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"a Ray node did not start:\n{log.read_text()[-3000:]}")
+                said = log.read_text()
+                self.remove(node)
+                if not last and "timed out during startup" in said:
+                    return None
+                raise RuntimeError(f"a Ray node did not start:\n{said[-3000:]}")
             time.sleep(0.1)
         return node
 
