@@ -57,6 +57,7 @@ REASONS = {
     "too_short": "The recording is shorter than the shortest segment.",
     "truncated_signal": "The signal file is shorter than its header says.",
     "unknown_format": "The file stores samples in a form that is not known.",
+    "unknown_file": "The file is of no kind that is read: WFDB, .npy, HDF5 or .csv.",
     "unknown_lead": "A channel is not one of the twelve leads, and is not to be ignored either.",
     "unknown_patient": "The file does not say whose ECG it is, so that splits by patient cannot hold.",
     "unknown_subset": "The record is in none of the known subsets of the data set.",
