@@ -14,6 +14,7 @@ from tests.packing.folders import georgia_folder, pack_to, ptbxl_folder
 pytestmark = pytest.mark.ray
 
 
+@pytest.mark.slow
 def test_ptb_xl_at_100_hz_is_ptb_xl(ray_cluster: None, tmp_path: Path) -> None:
     folder = ptbxl_folder(tmp_path / "ptb-xl", 60)
     tables = {

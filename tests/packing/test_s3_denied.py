@@ -74,7 +74,10 @@ def code15(folder: Path) -> str:
             marks=EXTRA,
         ),
         pytest.param(code15, denied, 403, r"/exams_part1\.hdf5: access denied", marks=EXTRA),
-        (code15, vanished, 404, r"missing_file: s3://\S+/exams_part1\.hdf5 does not exist"),
+        pytest.param(
+            *(code15, vanished, 404, r"missing_file: s3://\S+/exams_part1\.hdf5 does not exist"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_in_the_middle_of_packing(

@@ -127,6 +127,7 @@ def test_the_model_is_the_encoder_of_the_last_checkpoint(finished: Run, sample_c
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_as_if_nothing_had_happened(finished: Run, resumed: Run) -> None:
     """Losses are equal to the last bit: the same records, crops and masks, also across an epoch's end."""
     assert "WARNING" in resumed.printed

@@ -27,7 +27,7 @@ def assert_same(found: Arrays, expected: Arrays) -> None:
     assert largest_difference(found, expected) == 0
 
 
-@pytest.mark.parametrize("zero_stage", STAGES)
+@pytest.mark.parametrize("zero_stage", [*slow(0, 1, 2), 3])
 def test_going_on_with_as_many_workers_is_exact(processes: GroupOf, tmp_path: Path, zero_stage: int) -> None:
     setting = Setting(zero_stage=zero_stage, micro_batch=3)
     unbroken = processes(2).run(run_through, setting, str(tmp_path), (SAVED_AT,), 2)
@@ -54,7 +54,7 @@ def test_bf16_goes_on_exactly_too(processes: GroupOf, tmp_path: Path, zero_stage
 
 
 @pytest.mark.parametrize("zero_stage", STAGES)
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), pytest.param(2, 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), *slow((1, 2), (2, 3))])
 def test_going_on_with_another_number_of_workers(
     processes: GroupOf, tmp_path: Path, zero_stage: int, before: int, after: int
 ) -> None:
@@ -94,6 +94,7 @@ def test_bf16_goes_on_with_another_number_of_workers(
         assert losses == pytest.approx([result.loss for result in results[SAVED_AT:]], rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 def test_going_on_from_object_storage(processes: GroupOf, s3: S3Server) -> None:
     """Read and written by real processes that find the server by their environment."""

@@ -120,6 +120,7 @@ def save_twice(where: str) -> tuple[list[str], list[str]]:
     return between, names(where)
 
 
+@pytest.mark.slow
 def test_a_second_one_waits_for_the_first(processes: GroupOf, tmp_path: Path) -> None:
     ((between, end),) = processes(1).run(save_twice, str(tmp_path))
     assert [name[:13] for name in between] == ["step-00000001"]

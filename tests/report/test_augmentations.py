@@ -15,6 +15,7 @@ from ecgdist.report.ecgpaper import Change, draw_changes
 from ecgdist.signals.augment import AUGMENTATIONS
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_picture(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "ecgdist.report.augmentations"]
     done = subprocess.run(

@@ -115,6 +115,7 @@ def test_hum_has_the_frequency_of_the_mains_and_no_more_than_its_amplitude(hz: f
     assert 15 < hum_uv.abs().max() < 20
 
 
+@pytest.mark.slow
 def test_wander_keeps_to_its_frequencies_and_amplitude() -> None:
     uniform = torch.from_numpy(np.random.default_rng(0).random((500, 16), dtype=np.float32))
     uniform[:, 0] = JUST_BELOW_1
