@@ -18,7 +18,7 @@ from ecgdist.pretraining.group import Group
 from ecgdist.storage import Location
 from tests.pretraining.processes import Processes
 from tests.pretraining.resume import go_on, run_through, state_at, writer_for
-from tests.pretraining.runs import Setting, SmallRun
+from tests.pretraining.runs import Setting, SmallRun, slow
 
 GroupOf = Callable[[int], Processes]
 
