@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
 import typer.core
 import yaml
+from pydantic import BaseModel
 from rich.console import Console
+from rich.table import Table
 
 from ecgdist.config import Config, load
 from ecgdist.errors import EcgdistError, RunStopped
@@ -156,13 +158,7 @@ def plan_pack(
     flags = _flags(overrides, sources=pairs, exclude=exclude, private=private)
     config = load(PackConfig, file, flags, defaults={"out": out})
     estimate = estimate_packing(config, workers, sample, seed)
-    if as_json:
-        print(estimate.model_dump_json(indent=1))
-        return
-    for sentence in sentences(estimate):
-        _say(sentence)
-    for table in tables(estimate):
-        out_console.print(table)
+    _show_plan(estimate, as_json, sentences(estimate), tables(estimate))
 
 
 @plan_app.command("pretrain")
@@ -214,30 +210,22 @@ def plan_pretrain(
     from ecgdist.pretraining.config import PretrainConfig
 
     request = PlanRequest(
-        gpu,
-        rate,
-        measure,
-        mfu,
-        stream_rate,
-        rows,
-        ecg_bytes,
-        network_gbit,
-        latency_us,
-        storage_gbit,
-        price_per_gpu_hour,
+        gpu=gpu,
+        rate=rate,
+        measure=measure,
+        mfu=mfu,
+        stream_rate=stream_rate,
+        rows=rows,
+        ecg_bytes=ecg_bytes,
+        network_gbit=network_gbit,
+        latency_us=latency_us,
+        storage_gbit=storage_gbit,
+        price_per_gpu_hour=price_per_gpu_hour,
     )
     unused = {"out": "run"} | ({} if rows is None else {"corpus": "none"})
     config = load(PretrainConfig, config_file, _flags(overrides), defaults=unused)
     plan = estimate_pretraining(*request.of(config), workers or WORKERS)
-    if as_json:
-        print(plan.model_dump_json(indent=1))
-        return
-    for sentence in sentences(plan):
-        _say(sentence)
-    for table in tables(plan):
-        out_console.print(table)
-    for sentence in assumptions(plan):
-        _say(sentence)
+    _show_plan(plan, as_json, sentences(plan), tables(plan), assumptions(plan))
 
 
 @app.command()
@@ -712,6 +700,25 @@ def report(run: Annotated[str, typer.Argument(help="Folder of a run.")]) -> None
 
 def _say(sentence: str) -> None:
     out_console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_plan(
+    plan: BaseModel,
+    as_json: bool,
+    sentences: Iterable[str],
+    tables: Iterable[Table],
+    assumptions: Iterable[str] = (),
+) -> None:
+    """What a job will take, for a program or for a person."""
+    if as_json:
+        print(plan.model_dump_json(indent=1))
+        return
+    for sentence in sentences:
+        _say(sentence)
+    for table in tables:
+        out_console.print(table)
+    for sentence in assumptions:
+        _say(sentence)
 
 
 def _flags(overrides: list[str] | None = None, **flags: Any) -> list[str]:

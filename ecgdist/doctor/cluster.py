@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from urllib.parse import SplitResult, urlsplit
 from ecgdist.doctor.clock import clock_finding
 from ecgdist.doctor.finding import Finding
 from ecgdist.doctor.objectstorage import is_private
+from ecgdist.doctor.reaching import reached
 from ecgdist.doctor.versions import ray_finding
 
 _ANSWER_S = 10.0
@@ -201,23 +201,8 @@ def _headers() -> dict[str, str]:
 
 
 def _port(check: str, host: str, port: int) -> Finding:
-    began = time.perf_counter()
-    try:
-        socket.create_connection((host, port), timeout=_ANSWER_S).close()
-    except OSError as error:
-        return Finding(
-            check=check,
-            level="error",
-            measured=f"{host}:{port} cannot be reached ({error.strerror or error})",
-            advice="start the cluster, forward the port, or correct the address",
-        )
-    seconds = time.perf_counter() - began
-    return Finding(
-        check=check,
-        level="ok",
-        measured=f"{host}:{port} reached in {1000 * seconds:.1f} ms",
-        values={"connect_s": seconds},
-    )
+    advice = "start the cluster, forward the port, or correct the address"
+    return reached(check, host, port, _ANSWER_S, advice)
 
 
 def _get(url: str, headers: Mapping[str, str]) -> _Answer:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +15,7 @@ from botocore.exceptions import ClientError
 from ecgdist import s3
 from ecgdist.doctor.clock import clock_finding
 from ecgdist.doctor.finding import Finding
+from ecgdist.doctor.reaching import reached
 from ecgdist.errors import ConfigError, StorageError
 from ecgdist.storage import Location, translated
 
@@ -81,24 +81,9 @@ def is_private(host: str) -> bool:
 
 
 def _reached(endpoint: SplitResult) -> Finding:
-    check, port = "S3 endpoint", endpoint.port or (443 if endpoint.scheme == "https" else 80)
-    began = time.perf_counter()
-    try:
-        socket.create_connection((endpoint.hostname or "", port), timeout=_CONNECT_S).close()
-    except OSError as error:
-        return Finding(
-            check=check,
-            level="error",
-            measured=f"{endpoint.hostname}:{port} cannot be reached ({error.strerror or error})",
-            advice="check AWS_ENDPOINT_URL, the name server and the network",
-        )
-    seconds = time.perf_counter() - began
-    return Finding(
-        check=check,
-        level="ok",
-        measured=f"{endpoint.hostname}:{port} reached in {1000 * seconds:.1f} ms",
-        values={"connect_s": seconds},
-    )
+    port = endpoint.port or (443 if endpoint.scheme == "https" else 80)
+    advice = "check AWS_ENDPOINT_URL, the name server and the network"
+    return reached("S3 endpoint", endpoint.hostname or "", port, _CONNECT_S, advice)
 
 
 def _bucket(where: Location) -> list[Finding]:

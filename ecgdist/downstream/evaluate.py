@@ -180,14 +180,7 @@ def evaluate_whole(config: EvaluateConfig) -> Outcome:
     setup = Setup.of(config, corpus)
     warnings = (*check_leak(config, model, config.model, setup), *setup.open_questions)
     untrained = on_device(model.untrained(config.seed))
-    provenance = Provenance(
-        corpus_id=corpus.corpus_id,
-        model_hash=model.model_hash,
-        task_digest=setup.task_digest,
-        seeds={"untrained encoder": config.seed},
-        versions=versions(),
-        command=config.command,
-    )
+    provenance = provenance_of(config, setup, model)
     found = _compared(
         config,
         setup,
@@ -202,6 +195,18 @@ def evaluate_whole(config: EvaluateConfig) -> Outcome:
         corpus=corpus,
         embeddings=found.embeddings,
         predictor=EmbeddingPredictor(model, found.head),
+    )
+
+
+def provenance_of(config: EvaluateConfig, setup: Setup, model: Model) -> Provenance:
+    """What figures of a model are made from, and how to make them again."""
+    return Provenance(
+        corpus_id=setup.corpus.corpus_id,
+        model_hash=model.model_hash,
+        task_digest=setup.task_digest,
+        seeds={"untrained encoder": config.seed},
+        versions=versions(),
+        command=config.command,
     )
 
 

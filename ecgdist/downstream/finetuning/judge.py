@@ -16,8 +16,9 @@ from ecgdist.downstream.evaluate import (
     check_task,
     features,
     on_device,
+    provenance_of,
 )
-from ecgdist.downstream.evaluation import Features, Provenance, versions
+from ecgdist.downstream.evaluation import Features, Provenance
 from ecgdist.downstream.finetuning.published import Tuned, load_tuned
 from ecgdist.downstream.judged import Records
 from ecgdist.downstream.label_evaluation import judge_labels
@@ -57,14 +58,7 @@ def evaluate_tuned(config: EvaluateConfig) -> Outcome:
     predicted[judged] = tuned.predict_rows(corpus, judged, config.batch_rows, device)
     if not np.isfinite(predicted[judged]).all():
         raise DataError(f"{config.model} gives predictions that are not finite; train it again")
-    provenance = Provenance(
-        corpus_id=corpus.corpus_id,
-        model_hash=tuned.model.model_hash,
-        task_digest=setup.task_digest,
-        seeds={"untrained encoder": config.seed},
-        versions=versions(),
-        command=config.command,
-    )
+    provenance = provenance_of(config, setup, tuned.model)
     found = (_labels if isinstance(setup.task, MultilabelTask) else _number)(
         config, setup, tuned, predicted, other, provenance
     )
