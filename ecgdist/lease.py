@@ -26,14 +26,10 @@ from ecgdist.config import Config
 from ecgdist.errors import ConfigError, MissingFileError, StorageError, TrainingError
 from ecgdist.identity import ProcessIdentity
 from ecgdist.storage import Location
+from ecgdist.timelimits import BEAT_S, EXPIRES_S
 
 LEASE = "lease.json"
 
-BEAT_S = 5.0
-"""Seconds between heartbeats."""
-EXPIRES_S = 50.0
-"""A heartbeat that stands still for so long is that of a dead process: less than a minute, and more than a request
-takes that storage did not answer for the usual 30 s, and that was tried again."""
 _PROMISE = 1.16
 """In units of `EXPIRES_S`: how long after a death whoever began to ask just then has the lease; 2 s less than a minute.
 """

@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 import tenacity
 
 from ecgdist.errors import StorageError
+from ecgdist.timelimits import PATIENCE_S
 
-PATIENCE_S = 600.0
-"""How long a run waits for storage."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 5.0
 
 _LOG = logging.getLogger(__name__)

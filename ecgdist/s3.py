@@ -37,6 +37,7 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from ecgdist.errors import ConfigError
+from ecgdist.timelimits import S3_ATTEMPTS, S3_CONNECT_S, S3_SILENCE_S
 
 TIMEOUT = "ECGDIST_S3_TIMEOUT_S"
 """Environment variable: seconds of silence after which a request is given up and tried again; 30 if unset."""
@@ -45,9 +46,6 @@ FAILURES = (BotoCoreError, ResponseParserError, HTTPError)
 """What a request raises that got no whole answer. The last is of urllib3: botocore lets it out where the body of a
 refusal does not come."""
 
-_CONNECT_TIMEOUT_S = 2
-_ATTEMPTS = 8
-"""At one failed request in twenty, a request fails for good once in 25 thousand million."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 4.0
 """Waits are drawn from zero to a limit that doubles: 7 s in the mean before a request is given up, 14 s at most."""
 
@@ -435,7 +433,7 @@ def arrow_filesystem() -> Any:
         region=region,
         # Arrow does not read an endpoint from the AWS files, boto3 does.
         endpoint_override=None if meta.endpoint_url.endswith("amazonaws.com") else meta.endpoint_url,
-        connect_timeout=_CONNECT_TIMEOUT_S,
+        connect_timeout=S3_CONNECT_S,
         request_timeout=_timeout_s(),
         retry_strategy=pyarrow.fs.AwsStandardS3RetryStrategy(max_attempts=_ARROW_ATTEMPTS),
     )
@@ -457,7 +455,7 @@ def _retried(request: Callable[[], Result]) -> Result:
     """What `request` gives, tried again while its failures may pass."""
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(may_pass),
-        stop=tenacity.stop_after_attempt(_ATTEMPTS),
+        stop=tenacity.stop_after_attempt(S3_ATTEMPTS),
         wait=tenacity.wait_random_exponential(multiplier=_FIRST_WAIT_S, max=_LONGEST_WAIT_S),
         reraise=True,
     )(request)
@@ -475,9 +473,11 @@ def may_pass(error: BaseException) -> bool:
 
 
 def _timeout_s() -> float:
-    text = os.environ.get(TIMEOUT, "30")
+    text = os.environ.get(TIMEOUT, f"{S3_SILENCE_S:g}")
     if not text.replace(".", "", 1).isdecimal() or not float(text):
-        raise ConfigError(f"{TIMEOUT} = {text!r} is not a number of seconds; unset it for the usual 30")
+        raise ConfigError(
+            f"{TIMEOUT} = {text!r} is not a number of seconds; unset it for the usual {S3_SILENCE_S:g}"
+        )
     return float(text)
 
 
@@ -494,7 +494,7 @@ _MAKING = threading.Lock()
 @lru_cache(maxsize=4)
 def _client(process: int, settings: tuple[tuple[str, str], ...]) -> Any:
     config = Config(
-        connect_timeout=_CONNECT_TIMEOUT_S,
+        connect_timeout=S3_CONNECT_S,
         read_timeout=_timeout_s(),
         # The only retries are ours: those of botocore end where the body of an answer begins.
         retries={"total_max_attempts": 1, "mode": "standard"},

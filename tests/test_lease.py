@@ -292,6 +292,7 @@ def until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.s3
 def test_requests_that_fail_do_not_cost_the_lease(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even those that the server has done, and whose answer is lost: a heartbeat knows its own."""

@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator
 
 from ecgdist.k8s.manifests import Manifests, Object, Pod, at, quantity
+from ecgdist.timelimits import NOTICE_S as DRAIN_S
 
 GPU = "nvidia.com/gpu"
-DRAIN_S = 30
-"""Seconds that Ray gives a node that leaves."""
 
 
 def memory_is_not_overbooked(pod: Pod, container: Object) -> Iterator[str]:
@@ -84,7 +83,7 @@ def scratch_fits(pod: Pod) -> Iterator[str]:
 def worker_drains(pod: Pod) -> Iterator[str]:
     """Only what Ray knows to be leaving can save first: a container's SIGTERM says it to nobody."""
     if pod.role == "worker" and (seconds := _drain_s(pod)) is not None and seconds < DRAIN_S:
-        yield f"its preStop gives Ray {seconds} s, less than {DRAIN_S}"
+        yield f"its preStop gives Ray {seconds} s, less than {DRAIN_S:g}"
     if pod.role == "worker" and _drain_s(pod) is None:
         yield "it has no preStop with ray drain-node --deadline-remaining-seconds"
 
@@ -93,7 +92,7 @@ def grace_outlasts_drain(pod: Pod) -> Iterator[str]:
     """Kubernetes kills what has not ended after the grace period, drained or not."""
     grace = pod.spec.get("terminationGracePeriodSeconds", 30)
     if pod.is_ray_node and grace <= max(DRAIN_S, _drain_s(pod) or 0):
-        yield f"terminationGracePeriodSeconds is {grace}, the drain takes {max(DRAIN_S, _drain_s(pod) or 0)}"
+        yield f"terminationGracePeriodSeconds is {grace}, the drain takes {max(DRAIN_S, _drain_s(pod) or 0):g}"
 
 
 def gpus_cannot_be_asked_alone(pod: Pod, container: Object) -> Iterator[str]:

@@ -15,6 +15,7 @@ from ecgdist.objectives.config import ObjectiveConfig, check_together
 from ecgdist.preprocessing import DeviceStep
 from ecgdist.signals.augment import AugmentConfig
 from ecgdist.streaming.execution import StreamLimits
+from ecgdist.timelimits import HUNG_AFTER_MINUTES
 
 _GLOBAL_BATCH = 1024
 _LEAST_STEPS_PER_EPOCH = 4
@@ -131,6 +132,9 @@ class WorkersConfig(Config):
     """CPUs that each worker claims beside its GPU."""
     max_failures: int = Field(default=3, ge=0)
     """How many times lost workers are started again."""
+    hung_after_minutes: float | None = Field(default=HUNG_AFTER_MINUTES, gt=0)
+    """How long a rank may be at one place of a step; then workers are ended and start again. Storage is waited for 10
+    minutes, so it should be more; None waits for ever."""
 
     @model_validator(mode="after")
     def _one_way(self) -> WorkersConfig:

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ecgdist.errors import EcgdistError
+from ecgdist.pretraining.whereabouts import Heard, Place
 
 Message = dict[str, Any]
 """``{"text": ...}`` for a line as it is, ``{"metrics": ...}`` for a row, ``{"error": ...}`` as in `Mailbox.give_up`."""
@@ -37,6 +38,7 @@ class _Box:
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._given_up = False
+        self._rounds: dict[str, _Round] = {}
 
     def put(self, message: Message) -> None:
         self._messages.append(message)
@@ -48,6 +50,35 @@ class _Box:
 
     def is_given_up(self) -> bool:
         return self._given_up
+
+    def hear(self, name: str, rank: int, ranks: int, place: Place, process: str) -> dict[int, Heard]:
+        return self._rounds.setdefault(name, _Round(ranks)).hear(rank, place, process)
+
+    def say_once(self, name: str, text: str) -> None:
+        this = self._rounds[name]
+        if not this.has_said:
+            this.has_said = True
+            self.put({"text": text})
+
+
+class _Round:
+    """Workers that were started together, and where they said that they are."""
+
+    def __init__(self, ranks: int) -> None:
+        self._began = time.monotonic()
+        self._ranks = ranks
+        self._last: dict[int, tuple[Place, str, float]] = {}
+        self.has_said = False
+
+    def hear(self, rank: int, place: Place, process: str) -> dict[int, Heard]:
+        now = time.monotonic()
+        self._last[rank] = (place, process, now)
+        return {
+            one: Heard(said[0], now - said[2], said[1])
+            if (said := self._last.get(one)) is not None
+            else Heard(None, now - self._began, "")
+            for one in range(self._ranks)
+        }
 
 
 class Mailbox:
@@ -78,6 +109,24 @@ class Mailbox:
             return bool(ray.get(self._box.is_given_up.remote()))
         except RayActorError:
             return False
+
+    def hear(self, round_name: str, rank: int, ranks: int, place: Place, process: str) -> dict[int, Heard]:
+        """Say where a rank is; of all ranks that were started with it, what was heard last.
+
+        Nothing, where the driver is gone: nobody could start them again.
+        """
+        try:
+            heard: dict[int, Heard] = ray.get(self._box.hear.remote(round_name, rank, ranks, place, process))
+        except RayActorError:
+            return {}
+        return heard
+
+    def say_once(self, round_name: str, text: str) -> None:
+        """Tell the user, if no other rank of those that were started together has."""
+        try:
+            ray.get(self._box.say_once.remote(round_name, text))
+        except RayActorError:
+            return
 
     def receive(self) -> list[Message]:
         """What was sent since the last call."""

@@ -16,9 +16,8 @@ from ray.train.v2._internal.execution.controller.state import PreemptingState, R
 
 from ecgdist.pretraining.notices import give_notice, has_left
 from ecgdist.pretraining.stopping import Cause
+from ecgdist.timelimits import RESIZE_S
 
-_PATIENCE_S = 300.0
-"""How long a resize waits for the workers to save; what they did since the checkpoint before is then done again."""
 _LOOK_S = 0.2
 
 
@@ -50,7 +49,7 @@ class GiveNotice(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
 
     def _let_them_leave(self) -> None:
         self._group.execute_single(0, give_notice, Cause.RESIZE)
-        deadline = time.monotonic() + _PATIENCE_S
+        deadline = time.monotonic() + RESIZE_S
         while time.monotonic() < deadline and not all(self._group.execute(has_left)):
             time.sleep(_LOOK_S)
 

@@ -9,6 +9,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ecgdist.pretraining.whereabouts import Whereabouts
+
 
 class Group:
     """The processes that train together: torch's default process group, or this process alone.
@@ -16,9 +18,11 @@ class Group:
     Attributes:
         rank: of this process.
         world_size: number of processes.
+        whereabouts: of this process, for those that wait for it.
     """
 
     def __init__(self) -> None:
+        self.whereabouts = Whereabouts()
         self._many = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank() if self._many else 0
         self.world_size = dist.get_world_size() if self._many else 1
@@ -27,7 +31,8 @@ class Group:
         """Elementwise sum over all processes; they give values of the same shape."""
         if self.world_size > 1 and values.numel():
             values = values.clone()
-            dist.all_reduce(values)
+            with self.whereabouts.at("all_reduce"):
+                dist.all_reduce(values)
         return values
 
     def gather_rows(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
@@ -40,7 +45,8 @@ class Group:
         padded = rows.new_zeros((max(counts), *rows.shape[1:]))
         padded[: len(rows)] = rows
         parts = [torch.empty_like(padded) for _ in counts]
-        dist.all_gather(parts, padded)
+        with self.whereabouts.at("all_gather"):
+            dist.all_gather(parts, padded)
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     def gather_objects(self, value: Any) -> list[Any]:
@@ -48,7 +54,8 @@ class Group:
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
+        with self.whereabouts.at("all_gather_object"):
+            dist.all_gather_object(values, value)
         return values
 
     def from_first(self, value: Any) -> Any:
@@ -56,10 +63,12 @@ class Group:
         if self.world_size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0)
+        with self.whereabouts.at("broadcast_object_list"):
+            dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def wait(self) -> None:
         """Until all processes are here."""
         if self.world_size > 1:
-            dist.barrier()
+            with self.whereabouts.at("barrier"):
+                dist.barrier()

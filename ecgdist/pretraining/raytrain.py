@@ -26,18 +26,16 @@ from ecgdist.pretraining.notices import HeedSigterm
 from ecgdist.pretraining.stopping import Cause, Stopped
 from ecgdist.raytools import find_user_error
 from ecgdist.scratch import scratch_folder
+from ecgdist.timelimits import COUNTED_AGAIN_S, DRAINED_S
 
 _SETTINGS = {
-    # How long Ray waits for a node that it counted on, and that may be dead, before it counts again.
-    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "15",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": f"{COUNTED_AGAIN_S:g}",
     # A drain notice may come half a minute before the end.
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 """Ray Train's own settings, where the environment does not say otherwise."""
 _SHOWN = 300
 """Letters of Ray's words for a lost worker that an error quotes."""
-_DRAINED_S = 120.0
-"""How long a drained node is waited for before training starts on the others; Ray Train counts it until it is gone."""
 
 
 def local_cpus(config: TrainConfig) -> int:
@@ -197,6 +195,6 @@ def _trainer(
 
 
 def _wait_for_drained_nodes() -> None:
-    deadline = time.monotonic() + _DRAINED_S
+    deadline = time.monotonic() + DRAINED_S
     while time.monotonic() < deadline and ray._private.state.state.get_draining_nodes():
         time.sleep(0.5)

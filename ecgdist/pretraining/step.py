@@ -247,23 +247,27 @@ class TrainingStep(GlobalStep):
                 any of them.
             TrainingError: on all ranks together, after it, if only the sum of the gradients is not.
         """
+        where = self.group.whereabouts
         own = self._views(batch)
         known = self._known(own)
         chunks = [(view, chunk) for view in range(self._passes) for chunk in self.chunks]
         totals = torch.zeros(len(self._losses), dtype=torch.float64)
         bad_loss, bad_gradient, embeddings = [], [], []
         for number, (view, chunk) in enumerate(chunks):
-            loss, sums, embedding = self._forward(own, known, view, chunk, batch.step)
+            with where.at("the student's forward pass"):
+                loss, sums, embedding = self._forward(own, known, view, chunk, batch.step)
             if view == 0:
                 embeddings.append(embedding)
-            self.engine.backward(loss, last=number == len(chunks) - 1)
+            with where.at("the backward pass"):
+                self.engine.backward(loss, last=number == len(chunks) - 1)
             totals += sums
             bad_loss.append(not torch.isfinite(sums).all())
             bad_gradient.append(self.engine.take_not_finite())
         totals, num_bad, agreed = self.agree(totals, bad_loss, torch.stack(bad_gradient), votes)
         if num_bad:
             self.stop(batch, [chunk for _, chunk in chunks], bad_loss, bad_gradient)
-        gradient_norm = self.engine.update(learning_rate)
+        with where.at("the optimizer step"):
+            gradient_norm = self.engine.update(learning_rate)
         refuse_infinite(gradient_norm, batch.step)
         if self.teacher is not None:
             contrast = self.objective.contrastive

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator, Mapping
@@ -23,6 +24,7 @@ from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.engine import ZeroEngine, to_universal
 from ecgdist.pretraining.group import Group
+from ecgdist.pretraining.logs import logging_as
 from ecgdist.pretraining.metrics import MetricsLog
 from ecgdist.pretraining.nonfinite import NotFiniteError, write_suspects
 from ecgdist.pretraining.notices import Notices
@@ -30,12 +32,15 @@ from ecgdist.pretraining.plan import Plan
 from ecgdist.pretraining.recorder import Recorder
 from ecgdist.pretraining.stopping import Cause, Stopped, say_stopped
 from ecgdist.pretraining.votes import Votes
+from ecgdist.pretraining.watch import Watch
 from ecgdist.pretraining.writer import CheckpointWriter
 from ecgdist.scratch import scratch_folder
 from ecgdist.storage import Location
 from ecgdist.streaming.batches import RankBatch, rank_batches, read_ahead
 from ecgdist.streaming.execution import pool_tables
 from ecgdist.streaming.pool import PoolReader
+
+_LOG = logging.getLogger(__name__)
 
 
 def run_worker(kind: type[Worker], job: dict[str, Any]) -> Stopped | None:
@@ -50,7 +55,11 @@ def run_worker(kind: type[Worker], job: dict[str, Any]) -> Stopped | None:
         How far training came if it left before the end of the run, None otherwise.
     """
     group = Group()
-    mailbox: Mailbox = job["mailbox"]
+    with logging_as(job["config"]["out"], group):
+        return _run(kind, job, group, job["mailbox"])
+
+
+def _run(kind: type[Worker], job: dict[str, Any], group: Group, mailbox: Mailbox) -> Stopped | None:
     if mailbox.is_given_up:
         return None
     try:
@@ -72,6 +81,7 @@ def run_worker(kind: type[Worker], job: dict[str, Any]) -> Stopped | None:
     except (ConfigError, DataError, TrainingError) as error:
         # Another try would meet it again. Perhaps other ranks did not meet it, and wait for this one: raised, it has
         # Ray Train end all of them, and those that it starts in their place find that they have nothing to do.
+        _LOG.exception("training ends")
         mailbox.give_up(error)
         raise
 
@@ -186,8 +196,18 @@ class Worker(ABC):
         """Train to the end, or until all ranks agree to stop, reporting and saving on the way."""
         config, plan = self.plan.config, self.plan
         pace, saved = _Pace(plan.order.global_batch), ""
-        with Recorder(config.data.record_rows, self.group) as recorder, closing(self._batches()) as batches:
-            while not self.is_at_end and (batch := pace.next(batches)) is not None:
+        minutes, where = config.workers.hung_after_minutes, self.group.whereabouts
+        with (
+            Recorder(config.data.record_rows, self.group) as recorder,
+            closing(self._batches()) as batches,
+            Watch(self._mailbox, self.group, None if minutes is None else 60 * minutes),
+        ):
+            while not self.is_at_end:
+                where.begin(self.step)
+                with where.at("reading a batch"):
+                    batch = pace.next(batches)
+                if batch is None:
+                    break
                 learning_rate = plan.learning_rate_at(self.step)
                 recorder.add(batch)
                 votes = notices.votes(save=self.group.rank == 0 and writer.due_by_time)
@@ -203,7 +223,8 @@ class Worker(ABC):
                     saved = self._save(writer, log)
                 if last:
                     break
-            writer.wait()
+            with where.at("waiting for its checkpoint", is_patient=True):
+                writer.wait()
             self._tell_finished(writer)
         return None if self.is_at_end else self._stopped(saved, notices)
 
@@ -271,7 +292,10 @@ class Worker(ABC):
         """Begin a checkpoint, which is written while training goes on, with all rows so far; its name."""
         state = self.plan.state(self.step, self.group.world_size)
         before_commit = None if log is None else log.write
-        return writer.save(self.engine, self.teacher, state, self.take_score(), before_commit)
+        with self.group.whereabouts.at("waiting for the checkpoint before", is_patient=True):
+            writer.wait()
+        with self.group.whereabouts.at("saving a checkpoint"):
+            return writer.save(self.engine, self.teacher, state, self.take_score(), before_commit)
 
     def _tell_finished(self, writer: CheckpointWriter) -> None:
         for name in writer.poll():
@@ -285,6 +309,7 @@ class Worker(ABC):
             self._say(f"WARNING: workers wait for storage: {error}")
 
     def _say(self, text: str) -> None:
+        _LOG.info(text)
         if self.group.rank == 0:
             self._mailbox.post({"text": text})
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from ecgdist.errors import DataError, MissingFileError, StorageError, TrainingError
 from ecgdist.lease import LEASE, lost, still_holds
 from ecgdist.objectives.teacher import MomentumTeacher
-from ecgdist.patience import PATIENCE_S, patiently
+from ecgdist.patience import patiently
 from ecgdist.pretraining.checkpoint import CheckpointStore, Score, TrainState
 from ecgdist.pretraining.config import CheckpointConfig
 from ecgdist.pretraining.documents import Facts, document, parse
@@ -30,10 +30,9 @@ from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.snapshot import Snapshot
 from ecgdist.scratch import remove_leftovers
 from ecgdist.storage import Location
+from ecgdist.timelimits import NOTES_S, PATIENCE_S
 
 _UPLOADS = 4
-_NOTES_S = 1800.0
-"""How long rank 0 waits for the other ranks' notes once its own files are there."""
 _LOOK_S = 0.2
 
 Result = TypeVar("Result")
@@ -209,7 +208,7 @@ class CheckpointWriter:
     def _noted_files(self, target: Location) -> dict[str, Facts]:
         """Files of all ranks, once every rank has noted its own."""
         files: dict[str, Facts] = {}
-        deadline = time.monotonic() + _NOTES_S
+        deadline = time.monotonic() + NOTES_S
         for rank in range(self._group.world_size):
             where = target / _note(rank)
             while (note := self._patiently(partial(_read_note, where))) is None:
@@ -217,7 +216,7 @@ class CheckpointWriter:
                     raise TrainingError(f"rank {rank} left before its part of {target.name} was there")
                 if time.monotonic() > deadline:
                     raise StorageError(
-                        f"{target}: rank {rank} did not upload its part within {_NOTES_S / 60:.0f} minutes of rank 0"
+                        f"{target}: rank {rank} did not upload its part within {NOTES_S / 60:.0f} minutes of rank 0"
                     )
                 time.sleep(_LOOK_S)
             files |= note

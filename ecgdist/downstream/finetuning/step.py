@@ -67,6 +67,7 @@ class TuningStep(GlobalStep):
         Raises:
             NotFiniteError, TrainingError: as `TrainingStep`.
         """
+        where = self.group.whereabouts
         signal, valid_samples, lead_mask = self._windows(batch)
         wanted = torch.from_numpy(targets).to(self.device)
         seeds = torch.from_numpy(self._draws.seeds(DROPOUT, batch.step, batch.positions)).to(self.device)
@@ -75,20 +76,23 @@ class TuningStep(GlobalStep):
         for number, chunk in enumerate(self.chunks):
             rows, weight = self.rows(chunk)
             inputs = (values[rows] for values in (signal, valid_samples, lead_mask))
-            outputs = self._engine.forward(
-                *inputs, targets=wanted[rows], row_weight=weight, seeds=seeds[rows]
-            )
+            with where.at("the forward pass"):
+                outputs = self._engine.forward(
+                    *inputs, targets=wanted[rows], row_weight=weight, seeds=seeds[rows]
+                )
             loss_sum = outputs["loss_sum"]
             # Scaled for an engine that averages over ranks.
             loss = loss_sum / self.order.global_batch * self.group.world_size
-            self._engine.backward(loss, last=number == len(self.chunks) - 1)
+            with where.at("the backward pass"):
+                self._engine.backward(loss, last=number == len(self.chunks) - 1)
             total += loss_sum.detach().double().cpu()
             bad_loss.append(not bool(torch.isfinite(loss_sum)))
             bad_gradient.append(self._engine.take_not_finite())
         total, num_bad, agreed = self.agree(total, bad_loss, torch.stack(bad_gradient), votes)
         if num_bad:
             self.stop(batch, list(self.chunks), bad_loss, bad_gradient)
-        gradient_norm = self._engine.update(learning_rate)
+        with where.at("the optimizer step"):
+            gradient_norm = self._engine.update(learning_rate)
         refuse_infinite(gradient_norm, batch.step)
         return TunedStep(float(total) / self.order.global_batch, gradient_norm, agreed)
 
