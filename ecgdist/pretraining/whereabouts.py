@@ -49,7 +49,7 @@ class Whereabouts:
 
     def begin(self, step: int) -> None:
         """Begin a step."""
-        self._where = (step, 0, "between steps", False, time.monotonic())
+        self._where = (step, 0, "the step", False, time.monotonic())
 
     @contextmanager
     def at(self, name: str, is_patient: bool = False) -> Iterator[None]:

@@ -21,7 +21,7 @@ def test_a_rank_that_stands_still_is_named_and_the_run_goes_on(tmp_path: Path) -
     corpus = tmp_path / "corpus"
     pack_sample(corpus)
     run = ProofRun(tmp_path / "hung", str(corpus), _STEPS)
-    run.configure(workers={"hung_after_minutes": 0.25})
+    run.configure(workers={"hung_after_minutes": 0.6})
     with run.driver() as driver:
         deadline = time.monotonic() + _DEADLINE_S
         while run.step < 8:

@@ -34,8 +34,8 @@ def test_places_are_counted_through_a_step_and_never_go_back() -> None:
     where.begin(5)
     positions.append(where.now.position)
     assert positions == sorted(set(positions))
-    assert names == ["between steps", "all_reduce", "the backward pass"]
-    assert where.now == (5, 0, "between steps", False, pytest.approx(0, abs=5))
+    assert names == ["the step", "all_reduce", "the backward pass"]
+    assert where.now == (5, 0, "the step", False, pytest.approx(0, abs=5))
 
 
 def test_a_rank_that_fails_leaves_its_place() -> None:
@@ -88,7 +88,7 @@ def test_a_rank_that_waits_for_storage_is_waited_for() -> None:
         1: heard(9, 3, "saving a checkpoint", 99),
     }
     assert find_hung(ranks, 60) is None
-    assert find_hung({**ranks, 2: heard(9, 0, "between steps", 99)}, 60) is not None
+    assert find_hung({**ranks, 2: heard(9, 0, "the step", 99)}, 60) is not None
 
 
 def test_a_line_of_the_log_says_run_rank_and_step(capsys: pytest.CaptureFixture[str]) -> None:
