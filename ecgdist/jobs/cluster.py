@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import psutil
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobSubmissionClient
 
@@ -19,12 +19,18 @@ from ecgdist.errors import ConfigError
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """The variable that names the dashboard, as for `ray job submit`."""
+_NOISY = (
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers that tell each step of a submission."""
 _ANSWER_S = 60.0
 """Longest silence of the dashboard during a request."""
 _TOKEN_HINT = "put the cluster's token into a file, and set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH=FILE"
 
 
-class OutOfReach(ConfigError):
+class OutOfReach(ConfigError):  # noqa: N818 - it may pass
     """A cluster that does not answer; it may later."""
 
 
@@ -53,6 +59,8 @@ def connect(address: str) -> JobSubmissionClient:
         raise ConfigError(f"RAY_AUTH_MODE = token, but there is no token here: {_TOKEN_HINT}")
     # Ray would take RAY_ADDRESS, where that is set, rather than the address that it is given.
     os.environ[ADDRESS] = address
+    for noisy in _NOISY:
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     with explained(address):
         return _PatientClient(address)
 
@@ -110,10 +118,14 @@ def look_over(address: str) -> tuple[bool, list[str]]:
         if finding.level == "error":
             raise ConfigError(f"{address}: {finding.check}: {finding.measured}; {finding.advice}")
     warnings = [f"{one.check}: {one.measured}" for one in cluster.findings if one.level == "warning"]
-    return bool(cluster.hosts) and set(cluster.hosts) <= _own_hosts(), warnings
+    return bool(cluster.hosts) and all(map(_is_own, cluster.hosts)), warnings
 
 
-def _own_hosts() -> set[str]:
-    """Names and addresses of this machine."""
-    addresses = {each.address for found in psutil.net_if_addrs().values() for each in found}
-    return addresses | {socket.gethostname()}
+def _is_own(host: str) -> bool:
+    """Whether an address is one of this machine."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True

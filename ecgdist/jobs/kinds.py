@@ -15,7 +15,7 @@ class Kind:
 
     Attributes:
         config: gives its configuration class, which takes a while to import.
-        places: dotted names of the settings that name a folder or file, or several; it must be one that the cluster sees.
+        places: dotted names of the settings that name a folder or file, or several, which the cluster must see.
         tasks: likewise of those that name a task, which may be a small file of the user's: it travels with the job.
         saves: whether the job can be asked to save a checkpoint and stop.
     """

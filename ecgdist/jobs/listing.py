@@ -13,7 +13,7 @@ from rich.table import Table
 
 from ecgdist.config import Config
 from ecgdist.errors import ConfigError, RunStopped, StorageError
-from ecgdist.jobs.cluster import explained
+from ecgdist.jobs.cluster import explained, job_details
 from ecgdist.jobs.kinds import KINDS
 from ecgdist.jobs.submit import COMMAND, OUT
 from ecgdist.pretraining.stopping import read_stopped
@@ -81,6 +81,23 @@ def list_jobs(client: JobSubmissionClient) -> list[Job]:
     return [
         Job.of(each, now_s) for each in sorted(found, key=lambda each: each.start_time or 0, reverse=True)
     ]
+
+
+def log_of(client: JobSubmissionClient, job_id: str) -> str:
+    """All that a job has printed so far.
+
+    Raises:
+        ConfigError: if the cluster does not know the job, or cannot give its log.
+    """
+    job_details(client, job_id)
+    try:
+        with explained(client.get_address()):
+            text: str = client.get_job_logs(job_id)
+            return text
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the log of job {job_id} cannot be had: its node is gone, or it was not submitted as a job"
+        ) from error
 
 
 def table(jobs: Sequence[Job]) -> Table:

@@ -25,13 +25,13 @@ _SECRET_VALUE = re.compile(
     re.IGNORECASE,
 )
 _ON_NODES = (
-    "whoever may list the cluster's jobs could read it. Set it on the nodes instead, before `ray start`, or as a Secret "
-    "of their pods"
+    "whoever may list the cluster's jobs could read it. Set it on the nodes instead, before `ray start`, or as a "
+    "Secret of their pods"
 )
 
 
 def job_environment(given: Iterable[str], here: Mapping[str, str]) -> dict[str, str]:
-    """The variables that go along with a job: those that were named, and the time to save. No other one of this process.
+    """The variables that go along with a job: those that were named, and the time to save; no other one from here.
 
     Args:
         given: ``NAME=VALUE``, or ``NAME`` for the value that it has here.

@@ -22,6 +22,11 @@ _ENDS_S = 60.0
 """How long a job whose run has stopped may take to end by itself."""
 
 
+def is_run(text: str) -> bool:
+    """Whether a user's text means the folder of a run rather than a job: by its look, or because it is there."""
+    return "/" in text or Location.of(text).exists()
+
+
 def stop_run(run: Location, wait_s: float, say: Callable[[str], None]) -> Stopped:
     """Ask whoever trains in this folder to save and stop, and wait until the checkpoint is committed.
 
@@ -89,7 +94,7 @@ def _trains_to_be_seen(job: JobDetails, say: Callable[[str], None]) -> bool:
 
     Of jobs that were submitted otherwise, Ray would end most within seconds, saved or not.
     """
-    command = (job.metadata or {}).get(COMMAND)
+    command = (job.metadata or {}).get(COMMAND, "")
     if command not in KINDS:
         return True
     if not KINDS[command].saves:
@@ -113,7 +118,7 @@ def run_of(job: JobDetails) -> Location:
     out = (job.metadata or {}).get(OUT) or out_in(job.entrypoint)
     if out is None:
         raise ConfigError(
-            f"job {job.submission_id} does not say where its run is: its command has no --out, its metadata no {OUT!r}; "
-            "name the run's folder instead"
+            f"job {job.submission_id} does not say where its run is: its command has no --out, its metadata no "
+            f"{OUT!r}; name the run's folder instead"
         )
     return Location.of(out)

@@ -132,7 +132,7 @@ def entrypoint_of(command: str, python: str) -> str:
 def submit(
     request: JobRequest,
     options: Options,
-    connect: Callable[[], JobSubmissionClient],
+    client: JobSubmissionClient,
     address: str,
     say: Callable[[str], None],
 ) -> str:
@@ -144,7 +144,6 @@ def submit(
     """
     with request.prepared(options) as upload:
         upload.check_size(options.limit_mb)
-        client = connect()
         is_here, warnings = look_over(address)
         for warning in warnings:
             say(f"warning: {warning}")

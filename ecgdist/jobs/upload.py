@@ -56,7 +56,7 @@ class Upload:
             largest = sorted(self.sizes.items(), key=lambda item: -item[1])[:3]
             named = ", ".join(f"{name} ({size / _MB:.1f} MB)" for name, size in largest)
             raise ConfigError(
-                f"the job's files are {self.total_bytes / _MB:.1f} MB, more than {limit_mb:g} MB; the largest: {named}. "
+                f"the files are {self.total_bytes / _MB:.1f} MB, more than {limit_mb:g} MB; the largest: {named}. "
                 "Put what is large into s3://, or raise --upload-limit-mb (Ray takes at most 100 MiB)"
             )
 
