@@ -43,7 +43,9 @@ def plan(path: Path, rows: int, *words: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("name", ["gpu-node", "gpu", "gpu-spot"])
+@pytest.mark.parametrize(
+    "name", ["gpu", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gpu-node", "gpu-spot"))]
+)
 def test_a_plan_of_all_public_ecgs_on_gpus_fits_into_them_and_takes_hours(name: str) -> None:
     found = plan(CONFIGS / f"pretrain-{name}.yaml", PUBLIC_ECGS, "--gpu", "H100", "--network-gbit", "400")
     (planned,) = found["by_workers"]
@@ -54,6 +56,7 @@ def test_a_plan_of_all_public_ecgs_on_gpus_fits_into_them_and_takes_hours(name: 
     assert found["epochs"] == pytest.approx(100)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cpu-dev", "cpu"])
 def test_a_plan_of_ptbxl_on_cpus_fits_into_a_machine_and_takes_less_than_a_night(name: str) -> None:
     found = plan(CONFIGS / f"pretrain-{name}.yaml", PTBXL_ECGS)
