@@ -61,8 +61,13 @@ def connect(address: str) -> JobSubmissionClient:
     os.environ[ADDRESS] = address
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    with explained(address):
-        return _PatientClient(address)
+    try:
+        with explained(address):
+            return _PatientClient(address)
+    except (RuntimeError, KeyError) as error:
+        raise ConfigError(
+            f"what answers at {address} is no Ray dashboard, or that of a very old Ray; it looks like http://HOST:8265"
+        ) from error
 
 
 @contextmanager

@@ -71,7 +71,10 @@ class LogFollower:
             time.sleep(wait_s)
 
     async def _listen(self) -> str | None:
-        """Hand on what one connection brings, from the beginning of the log. Returns why it broke, or None."""
+        """Hand on what one connection brings, from the beginning of the log.
+
+        Returns None if it ended as it should, else why it broke; nothing if it was given up because it was silent.
+        """
         seen = 0
         try:
             async with aclosing(self._client.tail_job_logs(self._job_id)) as pieces:
@@ -85,7 +88,7 @@ class LogFollower:
         except aiohttp.WSServerHandshakeError as error:
             return f"status {error.status}"
         except TimeoutError:
-            return "silence"
+            return ""
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             return type(error).__name__
 

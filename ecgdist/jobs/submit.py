@@ -9,6 +9,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
@@ -119,8 +120,8 @@ class JobRequest:
                 f"disks: {named}; put them into s3://, or add --shared-files if all nodes see them at the same path"
             )
 
-    def prepared(self, options: Options) -> Any:
-        """`Upload` of this job, as a context manager."""
+    def prepared(self, options: Options) -> AbstractContextManager[Upload]:
+        """What would be sent, for the time of a block."""
         return prepared(self.settled.values, self.settled.files, options.with_code)
 
 

@@ -7,6 +7,8 @@ import socket
 import threading
 from collections.abc import Iterator
 
+_PIECE_BYTES = 512
+
 
 class CuttingProxy:
     """Passes bytes on; each of its first connections is cut after so many bytes from the server.
@@ -44,7 +46,7 @@ class CuttingProxy:
     def _pump(self, source: socket.socket, sink: socket.socket, from_server: bool) -> None:
         passed = 0
         try:
-            while data := source.recv(65536):
+            while data := source.recv(_PIECE_BYTES):
                 passed += len(data)
                 sink.sendall(data)
                 if from_server and self._is_used_up(passed):

@@ -7,8 +7,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import types
 import typing
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Union
@@ -336,5 +338,19 @@ def test_the_address_is_the_one_given_or_that_of_the_environment() -> None:
     assert address_of(None, environment) == "https://there:1"
     assert address_of(None, {"RAY_ADDRESS": "http://there:3"}) == "http://there:3"
     assert address_of(None, {"RAY_ADDRESS": "10.0.0.1:6379"}) == "http://127.0.0.1:8265"
+
+
+def test_what_is_no_dashboard_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
     done = CliRunner().invoke(app, ["jobs", "list", "--address", "there:8265"])
     assert "'there:8265' is no address of a dashboard; write http://HOST:8265" in done.output
+    with HTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        done = CliRunner().invoke(app, ["jobs", "list", "--address", address])
+        server.shutdown()
+    assert f"what answers at {address} is no Ray dashboard" in done.output
+    done = CliRunner().invoke(app, ["jobs", "logs", "some", "--address", address])
+    assert f"no Ray dashboard answers at {address} (ConnectionError)" in done.output
+    assert done.exit_code == 1
