@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install install-browser demo test test-all lint format bench lock clean
+.PHONY: install install-browser demo test test-all lint format bench lock audit clean
 
 install: .venv/.installed
 
@@ -54,5 +54,14 @@ lock: install
 	{ head -1 constraints.txt; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.new
 	mv constraints.new constraints.txt
 
+# Known weaknesses of the versions that make installs with; in an environment of its own, so that these do not change.
+audit: .venv-audit/.installed
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off --desc off
+
+.venv-audit/.installed: Makefile
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
 clean:
-	rm -rf .venv demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-audit demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

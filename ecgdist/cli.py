@@ -31,7 +31,9 @@ plan_app = typer.Typer(
     help="What a job will take: hours, bytes, memory and money. `plan CONFIG.yaml` is `plan pretrain CONFIG.yaml`.",
     no_args_is_help=True,
 )
-jobs_app = typer.Typer(help="Runs that train somewhere else.", no_args_is_help=True)
+jobs_app = typer.Typer(
+    help="Jobs on a Ray cluster, and runs that train somewhere else.", no_args_is_help=True
+)
 k8s_app = typer.Typer(help="Manifests for Kubernetes.", no_args_is_help=True)
 
 app.add_typer(plan_app, name="plan")
@@ -55,6 +57,9 @@ app.command("fit-head")(labels.fit_head)
 app.command("predict")(use.predict)
 app.command("embed")(use.embed)
 app.command("export")(use.export)
+app.command("submit")(clusters.submit)
+jobs_app.command("list")(clusters.jobs_list)
+jobs_app.command("logs")(clusters.jobs_logs)
 jobs_app.command("stop")(clusters.jobs_stop)
 k8s_app.command("render")(kubernetes.k8s_render)
 k8s_app.command("check")(kubernetes.k8s_check)

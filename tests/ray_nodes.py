@@ -68,18 +68,25 @@ class Nodes:
     port: int
     nodes: list[Node] = field(default_factory=list)
 
-    def add(self, cpus: int, head: bool = False, dashboard_port: int | None = None) -> Node:
+    def add(
+        self,
+        cpus: int,
+        head: bool = False,
+        dashboard_port: int | None = None,
+        client_port: int | None = None,
+        agent_port: int | None = None,
+    ) -> Node:
         """Start a node, and wait until the cluster knows it; the head may have a dashboard, to which jobs go."""
         where = (
             ["--head", f"--port={self.port}", f"--temp-dir={self.folder}",
-             f"--ray-client-server-port={free_port()}", *_dashboard(dashboard_port)]
+             f"--ray-client-server-port={client_port or free_port()}", *_dashboard(dashboard_port)]
             if head
             else [f"--address=127.0.0.1:{self.port}"]
         )  # fmt: skip
         command = [
             str(_RAY), "start", *where, "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--block",
             "--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0",
-            f"--dashboard-agent-listen-port={free_port()}", "--disable-usage-stats",
+            f"--dashboard-agent-listen-port={agent_port or free_port()}", "--disable-usage-stats",
         ]  # fmt: skip
         # On a busy machine Ray gives up waiting for its own processes, and says so.
         node = self._started(command) or self._started(command, last=True)

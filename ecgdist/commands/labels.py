@@ -12,6 +12,7 @@ from ecgdist.commands.shell import (
     DryRun,
     Set,
     as_overrides,
+    file_or_folder,
     out_console,
     reported,
     say,
@@ -67,18 +68,25 @@ def sweep(
 
 @reported
 def evaluate(
-    model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
-    task: Annotated[
+    model: Annotated[
         str,
+        typer.Argument(
+            metavar="MODEL|CONFIG.yaml", help="Model folder, local or s3://; or values in a YAML file."
+        ),
+    ],
+    task: Annotated[
+        str | None,
         typer.Option(
             help="Name of a task, the path of a .yaml file, or of a .csv file with labels of your own."
         ),
-    ],
-    corpus: Annotated[str, typer.Option(help="Corpus with the labels, local or s3://.")],
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus with the labels, local or s3://.")] = None,
     mode: Annotated[
-        str,
-        typer.Option(help="linear: a probe on frozen features; trained: the readout of a fine-tuned model."),
-    ] = "linear",
+        str | None,
+        typer.Option(
+            help="linear: a probe on frozen features (the default); trained: the readout of a fine-tuned model."
+        ),
+    ] = None,
     out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
     html: Annotated[
         str | None, typer.Option(help="Write a report, with curves and ECGs, to this HTML file.")
@@ -92,37 +100,29 @@ def evaluate(
     dry_run: DryRun = False,
 ) -> None:
     """Figures of a model on labelled ECGs, beside the same probe on an untrained encoder."""
-    from ecgdist.downstream.evaluate import EvaluateConfig, evaluate_whole
-    from ecgdist.report.evaluation import write_evaluation_report
-    from ecgdist.storage import Location
+    from ecgdist.downstream.evaluate import evaluate_whole
+    from ecgdist.downstream.evaluation_files import EvaluateToFiles
 
-    config = load(
-        EvaluateConfig, None, as_overrides(overrides, model=model, task=task, corpus=corpus, mode=mode)
-    )
+    file, folder = file_or_folder(model)
+    judged = {"model": folder, "task": task, "corpus": corpus, "mode": mode}
+    written = {"out": out, "html": html, "predictions": predictions}
+    config = load(EvaluateToFiles, file, as_overrides(overrides, **judged, **written))
     if shown(dry_run, config):
         return
     if config.mode == "trained":
         from ecgdist.downstream.finetuning.judge import evaluate_tuned
 
-        outcome = evaluate_tuned(config)
+        outcome = evaluate_tuned(config.evaluation)
     else:
-        outcome = evaluate_whole(config)
-    evaluation = outcome.evaluation
-    if out is not None:
-        Location.of(out).write_bytes(evaluation.model_dump_json(indent=1).encode())
-    if predictions is not None:
-        Location.of(predictions).write_bytes(outcome.predictions.parquet(evaluation))
-    if html is not None:
-        write_evaluation_report(outcome, Location.of(html))
+        outcome = evaluate_whole(config.evaluation)
+    said = list(config.write(outcome))
     if as_json:
-        print(evaluation.model_dump_json(indent=1))
+        print(outcome.evaluation.model_dump_json(indent=1))
         return
-    for table in evaluation.tables():
+    for table in outcome.evaluation.tables():
         out_console.print(table)
-    say(f"again: {evaluation.provenance.command}")
-    for what, where in (("figures", out), ("predictions", predictions), ("report", html)):
-        if where is not None:
-            say(f"{what} written to {where}")
+    for sentence in (f"again: {outcome.evaluation.provenance.command}", *said):
+        say(sentence)
 
 
 @reported

@@ -100,6 +100,11 @@ def words(text: str | None) -> list[str] | None:
     return text.replace(",", " ").split() if text is not None else None
 
 
+def file_or_folder(text: str) -> tuple[str | None, str | None]:
+    """A CONFIG.yaml, or a model folder, as (file, folder)."""
+    return (text, None) if text.endswith((".yaml", ".yml")) else (None, text)
+
+
 def file_and_pairs(sources: list[str]) -> tuple[str | None, list[str] | None]:
     """The CONFIG.yaml among the sources, if there is one, and the others."""
     files = [text for text in sources if "=" not in text and text.endswith((".yaml", ".yml"))]

@@ -12,6 +12,7 @@ from ecgdist.commands.shell import (
     Set,
     as_overrides,
     error_console,
+    file_or_folder,
     reported,
     say,
     shown,
@@ -78,9 +79,14 @@ def predict(
 
 @reported
 def embed(
-    model: Annotated[str, typer.Argument(help="Model folder, local or s3://.")],
-    corpus: Annotated[str, typer.Argument(help="Folder of the corpus, local or s3://.")],
-    out: Annotated[str, typer.Option(help="Folder of the embeddings; the same again goes on.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|CONFIG.yaml", help="Model folder, local or s3://; or values in a YAML file."
+        ),
+    ],
+    corpus: Annotated[str | None, typer.Argument(help="Folder of the corpus, local or s3://.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the embeddings; the same again goes on.")] = None,
     workers: Annotated[int | None, typer.Option(help="Actors; default one per GPU or core.")] = None,
     overrides: Set = None,
     dry_run: DryRun = False,
@@ -89,15 +95,18 @@ def embed(
     from ecgdist.downstream.embed import EmbedConfig
     from ecgdist.downstream.embed import embed as run_embed
 
-    flags = as_overrides(overrides, model=model, corpus=corpus, out=out, workers=workers)
-    config = load(EmbedConfig, None, flags)
+    file, folder = file_or_folder(model)
+    flags = as_overrides(overrides, model=folder, corpus=corpus, out=out, workers=workers)
+    config = load(EmbedConfig, file, flags)
     if shown(dry_run, config):
         return
     result = run_embed(config)
     for name in result.damaged:
         say(f"{name} was damaged, unfinished or not of this model and corpus, and was made again")
     manifest = result.manifest
-    say(f"{manifest.rows:,} embeddings in {len(manifest.parts)} parts, {result.made} made now; in {out}")
+    say(
+        f"{manifest.rows:,} embeddings in {len(manifest.parts)} parts, {result.made} made now; in {config.out}"
+    )
 
 
 @reported

@@ -34,10 +34,12 @@ class Cluster:
     Attributes:
         findings: in the order in which it was looked.
         nodes: resources of every living node, by Ray's names; None if nobody was asked, or nobody answered.
+        hosts: address of every living node.
     """
 
     findings: list[Finding] = field(default_factory=list)
     nodes: list[dict[str, float]] | None = None
+    hosts: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,9 @@ def _ask(cluster: Cluster, root: str, where: SplitResult, own_ray: str | None) -
             )
         )
         return
-    cluster.nodes = [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
+    alive = [node for node in nodes if node["state"] == "ALIVE"]
+    cluster.nodes = [node["resources_total"] for node in alive]
+    cluster.hosts = [node["node_ip"] for node in alive]
     cluster.findings.append(_nodes(cluster.nodes))
 
 

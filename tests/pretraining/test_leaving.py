@@ -18,7 +18,7 @@ from rich.console import Console
 
 from ecgdist.corpus import Corpus
 from ecgdist.errors import RunStopped
-from ecgdist.jobs import stop_run
+from ecgdist.jobs.stop import stop_run
 from ecgdist.pretraining.checkpoint import CheckpointStore
 from ecgdist.pretraining.job import pretrain
 from ecgdist.storage import Location

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ecgdist.cli import app
 from ecgdist.errors import ConfigError, DataError, TrainingError
-from ecgdist.jobs import run_of, stop_run
+from ecgdist.jobs.stop import run_of, stop_run
 from ecgdist.lease import Lease
 from ecgdist.pretraining.group import Group
 from ecgdist.pretraining.job import _ask_to_stop
