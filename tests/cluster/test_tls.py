@@ -19,8 +19,8 @@ from tests.ray_nodes import Nodes, ray_nodes
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = str(ROOT / "cluster/certificates.sh")
-_JOIN_S = 45
-"""Longer than a node takes to join; one that may not join tries for minutes."""
+_STRANGER_S, _FRIEND_S = 45, 180
+"""How long a node may try to join that may not, and one that may; more than enough on a quiet machine."""
 _TASK = """
 import json, ray
 ray.init(log_to_driver=False)
@@ -81,18 +81,18 @@ def test_only_a_node_with_a_certificate_of_the_authority_joins(folder: Path) -> 
         nodes.environment |= ours
         nodes.add(cpus=1, head=True)
         for stranger in (plain, plain | tls(folder / "foreign", "worker")):
-            with _trying_to_join(nodes, stranger) as said:
+            with _trying_to_join(nodes, stranger, _STRANGER_S) as said:
                 assert "Ray runtime started" not in said
         assert _nodes_seen(nodes, plain | ours) == 1
         nodes.environment |= tls(folder / "ours", "worker")
-        with _trying_to_join(nodes, nodes.environment) as said:
-            assert "Ray runtime started" in said
+        with _trying_to_join(nodes, nodes.environment, _FRIEND_S) as said:
+            assert "Ray runtime started" in said, said
             answer = json.loads(_python(_TASK, plain | ours))
             assert answer == {"nodes": 2, "ran_elsewhere": True}
 
 
 @contextmanager
-def _trying_to_join(nodes: Nodes, environment: dict[str, str]) -> Iterator[str]:
+def _trying_to_join(nodes: Nodes, environment: dict[str, str], wait_s: int) -> Iterator[str]:
     """What a node said that has tried to join for so long, or has joined; it ends with the block."""
     command = [
         str(Path(sys.executable).with_name("ray")), "start", f"--address={environment['RAY_ADDRESS']}",
@@ -106,7 +106,7 @@ def _trying_to_join(nodes: Nodes, environment: dict[str, str]) -> Iterator[str]:
             command, stdout=sink, stderr=sink, env=clean | environment, start_new_session=True
         )
     try:
-        for _ in range(_JOIN_S * 10):
+        for _ in range(wait_s * 10):
             if process.poll() is not None or "Ray runtime started" in log.read_text():
                 break
             try:
