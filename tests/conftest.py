@@ -86,7 +86,7 @@ def free_port_with_grpc() -> int:
 
 
 @contextmanager
-def seaweedfs(folder: Path, volume_mb: int = 64) -> Iterator[S3Server]:
+def seaweedfs(folder: Path, volume_mb: int = 64, address: str = "127.0.0.1") -> Iterator[S3Server]:
     """SeaweedFS on free ports, with its files in `folder` (20 volumes at most); it takes seconds to start."""
     access, secret = "tester", secrets.token_hex(16)
     reader, reader_secret = "reader", secrets.token_hex(16)
@@ -107,7 +107,7 @@ def seaweedfs(folder: Path, volume_mb: int = 64) -> Iterator[S3Server]:
     s3_port, master, volume, filer = (free_port_with_grpc() for _ in range(4))
     command = [
         str(Path(sys.executable).with_name("weed")), "server", f"-dir={folder / 'data'}",
-        "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-master.port={master}", f"-volume.port={volume}",
+        f"-ip={address}", f"-ip.bind={address}", f"-master.port={master}", f"-volume.port={volume}",
         "-filer", f"-filer.port={filer}", "-s3", f"-s3.port={s3_port}", f"-s3.config={folder / 's3.json'}",
         "-volume.max=20", f"-master.volumeSizeLimitMB={volume_mb}", "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
@@ -117,7 +117,7 @@ def seaweedfs(folder: Path, volume_mb: int = 64) -> Iterator[S3Server]:
         process = subprocess.Popen(
             command, stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True
         )
-    server = S3Server(f"http://127.0.0.1:{s3_port}", access, secret, reader, reader_secret)
+    server = S3Server(f"http://{address}:{s3_port}", access, secret, reader, reader_secret)
     try:
         _create_bucket(server, process, folder / "log")
         yield server

@@ -20,7 +20,25 @@ from tests.conftest import free_port
 from tests.packing.kills import descendants, end
 
 _START_S = 120.0
+_LATE = ("timed out during startup", "Deadline Exceeded")
+"""What Ray says when its own processes did not answer each other in time."""
 _RAY = Path(sys.executable).with_name("ray")
+
+
+@dataclass(frozen=True)
+class Host:
+    """Where a node runs.
+
+    Attributes:
+        address: of it.
+        prefix: of a command that runs there.
+    """
+
+    address: str
+    prefix: tuple[str, ...] = ()
+
+
+THIS_HOST = Host("127.0.0.1")
 
 
 @dataclass
@@ -75,17 +93,20 @@ class Nodes:
         dashboard_port: int | None = None,
         client_port: int | None = None,
         agent_port: int | None = None,
+        host: Host = THIS_HOST,
     ) -> Node:
         """Start a node, and wait until the cluster knows it; the head may have a dashboard, to which jobs go."""
+        if head:
+            self.environment["RAY_ADDRESS"] = f"{host.address}:{self.port}"
         where = (
             ["--head", f"--port={self.port}", f"--temp-dir={self.folder}",
-             f"--ray-client-server-port={client_port or free_port()}", *_dashboard(dashboard_port)]
+             f"--ray-client-server-port={client_port or free_port()}", *_dashboard(dashboard_port, host)]
             if head
-            else [f"--address=127.0.0.1:{self.port}"]
+            else [f"--address={self.environment['RAY_ADDRESS']}"]
         )  # fmt: skip
         command = [
-            str(_RAY), "start", *where, "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}", "--block",
-            "--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0",
+            *host.prefix, str(_RAY), "start", *where, f"--node-ip-address={host.address}", f"--num-cpus={cpus}",
+            "--block", "--object-store-memory=200000000", "--min-worker-port=0", "--max-worker-port=0",
             f"--dashboard-agent-listen-port={agent_port or free_port()}", "--disable-usage-stats",
         ]  # fmt: skip
         # On a busy machine Ray gives up waiting for its own processes, and says so.
@@ -107,7 +128,7 @@ class Nodes:
             if starter.poll() is not None or time.monotonic() > deadline:
                 said = log.read_text()
                 self.remove(node)
-                if not last and "timed out during startup" in said:
+                if not last and any(late in said for late in _LATE):
                     return None
                 raise RuntimeError(f"a Ray node did not start:\n{said[-3000:]}")
             time.sleep(0.1)
@@ -127,8 +148,10 @@ class Nodes:
         self.nodes.clear()
 
 
-def _dashboard(port: int | None) -> list[str]:
-    return ["--include-dashboard=false"] if port is None else [f"--dashboard-port={port}"]
+def _dashboard(port: int | None, host: Host) -> list[str]:
+    if port is None:
+        return ["--include-dashboard=false"]
+    return [f"--dashboard-port={port}", f"--dashboard-host={host.address}"]
 
 
 @contextmanager
@@ -140,7 +163,7 @@ def ray_nodes() -> Iterator[Nodes]:
     token.chmod(0o600)
     port = free_port()
     environment = {
-        "RAY_ADDRESS": f"127.0.0.1:{port}",
+        "RAY_ADDRESS": f"{THIS_HOST.address}:{port}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_health_check_initial_delay_ms": "2000",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Generator, Sequence
+from collections import Counter
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import ray
 
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
+from ecgdist.gauges import PackingGauges
 from ecgdist.packing.claim import claim_folder
 from ecgdist.packing.config import PackConfig
 from ecgdist.packing.finish import finish, forget_refused, stop_if_too_many
@@ -67,12 +69,36 @@ def pack(config: PackConfig) -> PackResult:
     missing = [number for number in range(len(plan.chunks)) if number not in notes]
     stop_if_too_many(plan, notes)
     # Closed at once if packing stops: an error that somebody holds would keep the local cluster alive.
+    progress = _Progress(plan, notes.values())
     with closing(_build_shards(plan, missing)) as built:
         for note in built:
             notes[note.shard] = note
+            progress.add(note)
             stop_if_too_many(plan, notes)
     finish(plan, [notes[number] for number in range(len(plan.chunks))])
     return PackResult(Corpus(out), built=len(missing))
+
+
+class _Progress:
+    """Shows on Ray's metrics what became of the records so far."""
+
+    def __init__(self, plan: Plan, finished: Iterable[ShardNote]) -> None:
+        self._gauges = PackingGauges(plan.work.out.uri, len(plan.chunks))
+        self._packed, self._shards = 0, 0
+        self._refused: Counter[str] = Counter()
+        for note in finished:
+            self._count(note)
+
+    def add(self, note: ShardNote) -> None:
+        """A shard is finished."""
+        self._count(note)
+        self._gauges.report(self._packed, self._refused, self._shards)
+
+    def _count(self, note: ShardNote) -> None:
+        self._shards += 1
+        self._packed += sum(note.packed.values())
+        for by_reason in note.refused.values():
+            self._refused.update(by_reason)
 
 
 def _finished(plan: Plan) -> dict[int, ShardNote]:

@@ -1,4 +1,4 @@
-"""What a run reports: a JSON-lines file and TensorBoard in its folder, and rows for the console."""
+"""What a run reports: a JSON-lines file and TensorBoard in its folder, and gauges of Ray's metrics."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Any
 from tensorboardX import SummaryWriter
 
 from ecgdist.errors import StorageError
+from ecgdist.gauges import TrainingGauges
 from ecgdist.patience import patiently
 from ecgdist.scratch import new_scratch
 from ecgdist.storage import Location
@@ -27,10 +28,14 @@ class MetricsLog:
     """Writes rows of metrics; used by rank 0 alone. A context manager, which flushes unless an error ends it.
 
     Rows are kept here and written to the run's folder, all of them each time, since object storage cannot append.
+
+    Attributes:
+        gauges: show the newest values while the run goes on.
     """
 
     def __init__(self, run: Location, start_step: int) -> None:
         """Open the log of a run that goes on from `start_step`; rows of later steps are dropped."""
+        self.gauges = TrainingGauges(run.uri)
         self._target = run / METRICS
         self._board_target = run / TENSORBOARD
         old = read_metrics(run)
@@ -50,6 +55,7 @@ class MetricsLog:
     def add(self, row: dict[str, Any]) -> None:
         """Add a row; it must have the key ``step``."""
         self._rows.append(row)
+        self.gauges.report(row)
         for name, value in row.items():
             if name != "step" and isinstance(value, int | float):
                 self._board.add_scalar(name, value, row["step"])

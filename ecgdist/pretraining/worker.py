@@ -218,14 +218,14 @@ class Worker(ABC):
                     self._report(log, done, learning_rate, pace)
                 wants_save = self.after_step(log)
                 last = done.votes.stop or self.is_at_end
-                self._tell_finished(writer)
+                self._tell_finished(writer, log)
                 if last or wants_save or done.votes.save or self.checkpoints.due_at(self.step):
                     saved = self._save(writer, log)
                 if last:
                     break
             with where.at("waiting for its checkpoint", is_patient=True):
                 writer.wait()
-            self._tell_finished(writer)
+            self._tell_finished(writer, log)
         return None if self.is_at_end else self._stopped(saved, notices)
 
     def load_more(self, restored: Restored) -> None:
@@ -297,8 +297,10 @@ class Worker(ABC):
         with self.group.whereabouts.at("saving a checkpoint"):
             return writer.save(self.engine, self.teacher, state, self.take_score(), before_commit)
 
-    def _tell_finished(self, writer: CheckpointWriter) -> None:
+    def _tell_finished(self, writer: CheckpointWriter, log: MetricsLog | None) -> None:
         for name in writer.poll():
+            if log is not None:
+                log.gauges.checkpoint_saved()
             self._say(f"saved checkpoint {name}")
         for warning in writer.warnings():
             self._say(f"WARNING: {warning}")
