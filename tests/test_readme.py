@@ -198,5 +198,5 @@ def test_a_model_is_fine_tuned_and_swept_as_shown(shown: Path) -> None:
     printed = bash(commands, shown)
     assert "trial 2 ended" in printed
     assert "best model:" in printed
-    for made in ("tuned/model/readout.json", "tuned.html", "sweep/results.json", "sweep/evaluation.json"):
+    for made in ("tuned/model/head.json", "tuned.html", "sweep/results.json", "sweep/evaluation.json"):
         assert (shown / made).is_file()
