@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,6 +112,7 @@ def _head_config(plan: FineTunePlan, step: int) -> HeadConfig:
     goal, setup, manifest = plan.goal, plan.setup, plan.setup.corpus.manifest
     run = Location.of(plan.config.out)
     looks = looks_in(read_metrics(run), goal.metric, step)
+    own: dict[str, Any]
     if isinstance(goal, NumberGoal):
         own = {"unit": goal.unit, "offset": goal.mean, "scale": goal.deviation, "calibration": _NUMBERS}
     else:
