@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ecgdist.config import build
+from ecgdist.downstream.evaluate import EvaluateConfig, evaluate_whole
 from ecgdist.downstream.finetuning.rivals import name_of
 from ecgdist.downstream.sweep.config import SweepConfig
 from ecgdist.downstream.sweep.result import write_result
@@ -18,8 +19,7 @@ from ecgdist.errors import DataError
 from ecgdist.report.sweep import SweepReport, gathered, render, write_sweep_report
 from ecgdist.storage import Location
 from tests.report.browser import DESKTOP_PX, PHONE_PX, Browser, problems
-from tests.report.test_evaluation_report import EVIL, NOTICE, Made, evaluated, folder, text_of
-from tests.report.test_page import Reader
+from tests.report.test_evaluation_report import EVIL, NOTICE, folder, text_of
 
 __all__ = ["folder"]
 
@@ -42,14 +42,16 @@ class Swept:
 @pytest.fixture(scope="module")
 def swept(folder: Path) -> Swept:
     """The folder that four trials would leave; their figures are made up, those on the test split are real."""
-    made: Made = evaluated(folder, "labels")
+    where = {name: str(folder / name) for name in ("model", "corpus")}
+    task = str(folder / "labels.yaml")
+    evaluation = evaluate_whole(build(EvaluateConfig, {**where, "task": task, "resamples": 100})).evaluation
     out = folder / "sweep"
     config = build(
         SweepConfig,
         {
             "out": str(out),
             "finetune": {
-                "model": str(folder / "model"), "task": str(folder / "labels.yaml"), "corpus": str(folder / "corpus"),
+                **where, "task": task,
             },
             "space": {
                 "optimizer.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
@@ -80,12 +82,10 @@ def swept(folder: Path) -> Swept:
         run.mkdir(parents=True)
         (run / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (out / "sweep.json").write_text(json.dumps(config.fixed_part()))
-    where = Location.of(out)
-    result = write_result(
-        where, config, outcomes, outcomes[2], made.outcome.evaluation, where / "trials/00002/model"
-    )
-    report = gathered(where, result)
-    assert write_sweep_report(where) == where / "report.html"
+    target = Location.of(out)
+    result = write_result(target, config, outcomes, outcomes[2], evaluation, target / "trials/00002/model")
+    report = gathered(target, result)
+    assert write_sweep_report(target) == target / "report.html"
     return Swept(out, report, (out / "report.html").read_text())
 
 
@@ -99,18 +99,14 @@ def test_trials_are_in_the_order_of_the_validation_split(swept: Swept) -> None:
     assert [each.samples for each in swept.report.trials] == [256, 256, 64, 64]
     assert [each.is_chosen for each in swept.report.trials] == [True, False, False, False]
     assert "Of 4 trials, 3 came to a figure. Trial 2 is the best" in swept.report.summary
-    text = text_of(swept.page)
-    assert (
-        "2, the best 0.003 0.0 [ &#34;time_shift&#34; ] 0.8125 8 256".replace("[ ", "[").replace(" ]", "]")
-        in text
-    )
+    assert "2, the best 0.003 0 [&#34;time_shift&#34;] 0.8125 8 256" in text_of(swept.page)
 
 
 def test_rungs_and_best_settings_are_shown(swept: Swept) -> None:
     assert swept.report.rungs == [64, 128, 256]
     assert "(64, 128, 256 ECGs)" in text_of(swept.page)
     assert swept.report.best == {
-        "optimizer.learning_rate": "0.003", "readout.dropout": "0.0", "augment": '["time_shift"]',
+        "optimizer.learning_rate": "0.003", "readout.dropout": "0", "augment": '["time_shift"]',
     }  # fmt: skip
     assert "trial 2 went from 0.7250 at 32 to 0.8125 at 256" in swept.report.learning.alt
 
@@ -126,8 +122,6 @@ def test_the_test_figures_are_those_of_the_evaluation(swept: Swept) -> None:
 def test_it_needs_nothing_else_and_escapes_what_others_wrote(swept: Swept) -> None:
     assert "<script" not in swept.page
     assert not re.search(r"""(src|href)=["'](?!data:|#)""", swept.page)
-    reader = Reader()
-    reader.feed(swept.page)
     assert "default-src 'none'" in swept.page
     assert str(swept.folder.parent) not in swept.page
     assert "/home/somebody" not in swept.page

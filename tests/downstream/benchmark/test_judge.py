@@ -142,7 +142,7 @@ def test_a_way_that_failed_says_why_and_the_others_stand(folder: Path) -> None:
 def test_a_task_without_positives_in_a_split_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "none.yaml").write_text(LABELS.replace('A: ["x:a"], B: ["x:b"], C: ["x:c"]', 'C: ["x:c"]'))
     setup = build(TaskConfig, {"task": str(tmp_path / "none.yaml")})
-    with pytest.raises(DataError, match="no labelled record for train"):
+    with pytest.raises(DataError, match="the corpus has no record from made with a label of the task"):
         judge_of(Setup.of(setup, Corpus(str(folder / "corpus"))), RESAMPLES, 0)
     only_a = LABELS.replace('B: ["x:b"], C: ["x:c"]', 'C: ["x:c"]')
     (tmp_path / "one.yaml").write_text(only_a)
