@@ -29,7 +29,7 @@ from tests.benchmarks.learning import RATE_HZ, pretraining
 from tests.benchmarks.results import table, write_section
 
 TASKS = ("ptbxl-super", "ptbxl-diagnostic")
-STEPS = 120
+STEPS = 100
 """Of each training on labels; batches of at most 64."""
 
 
@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("sources", nargs="+", metavar="KIND[:NAME]=URI")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=400, help="of pretraining")
+    parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--minutes", type=float, help="begin no training after so long")
     options = parser.parse_args()
@@ -53,20 +54,20 @@ def main() -> None:
     if options.minutes is not None:
         left = max(1.0, options.minutes - (time.monotonic() - began) / 60) / 60
     try:
-        found = benchmark(config(options.out, options.seeds, left), console)
+        found = benchmark(config(options.out, options.tasks, options.seeds, left), console)
     except RunStopped as stopped:
         print(stopped)
         sys.exit(RunStopped.exit_status)
     _write(found, packed.corpus.manifest.rows, options.steps)
 
 
-def config(out: Path, seeds: list[int], hours: float | None) -> BenchmarkConfig:
+def config(out: Path, tasks: list[str], seeds: list[int], hours: float | None) -> BenchmarkConfig:
     """The benchmark of the pretrained model."""
     values = {
         "model": str(out / "pretraining/model"),
         "corpus": str(out / "corpus"),
         "out": str(out / "benchmark"),
-        "tasks": TASKS,
+        "tasks": tasks,
         "label_seeds": seeds,
         "steps": STEPS,
         "looks": 6,
@@ -95,10 +96,9 @@ def _write(found: Benchmark, rows: int, steps: int) -> None:
             f"{task.split_note}; split digest `{task.split_digest}`.",
             "\n".join(f"* {note}" for note in task.notes),
         ]
-    seeds = " ".join(map(str, settings["label_seeds"]))
-    command = (
-        f"python -m tests.benchmarks.downstream --steps {steps} --seeds {seeds} --out FOLDER KIND=DIR ..."
-    )
+    tasks, seeds = (" ".join(map(str, settings[name])) for name in ("tasks", "label_seeds"))
+    words = f"--steps {steps} --tasks {tasks} --seeds {seeds} --out FOLDER ptbxl=DIR ptbxl100=DIR"
+    command = f"python -m tests.benchmarks.downstream {words}"
     write_section("Ways to use a model", command, paragraphs)
 
 
