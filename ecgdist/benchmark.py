@@ -23,6 +23,7 @@ from ecgdist.downstream.benchmark.config import BenchmarkConfig, Cell
 from ecgdist.downstream.benchmark.judge import Judge, judge_of
 from ecgdist.downstream.benchmark.result import RESULT, Benchmark, TaskResult
 from ecgdist.downstream.claim import claim
+from ecgdist.downstream.classifier import head_config, load_classifier
 from ecgdist.downstream.evaluate import (
     Setup,
     TaskConfig,
@@ -35,9 +36,8 @@ from ecgdist.downstream.evaluate import (
 from ecgdist.downstream.evaluation import Features, versions
 from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.rivals import FAILED, has_ended
-from ecgdist.downstream.heads import head_config, load_classifier
 from ecgdist.downstream.sweep.trial import run_trial
-from ecgdist.errors import RunStopped
+from ecgdist.errors import DataError, RunStopped
 from ecgdist.lease import Lease
 from ecgdist.modelfolder import Model, load
 from ecgdist.pretraining.export import MODEL
@@ -48,6 +48,11 @@ from ecgdist.report.curves import svg
 from ecgdist.storage import Location
 
 SETTINGS = "settings.json"
+_LOST = (
+    ray.exceptions.WorkerCrashedError,
+    ray.exceptions.OutOfMemoryError,
+    ray.exceptions.NodeDiedError,
+)
 _LEADER_CPUS = 0.01
 """Of the process that leads a training, which waits for its workers."""
 
@@ -133,8 +138,8 @@ class _Job:
             left = self._run(waiting)
         if left:
             raise RunStopped(
-                f"{left} of {count} trainings are left after {self._config.hours:g} hours, or were stopped; the same "
-                "command goes on with them"
+                f"{left} of {count} trainings are left: time was over, or they were stopped; the same command goes on "
+                "with them"
             )
 
     def _run(self, waiting: list[FineTuneConfig]) -> int:
@@ -150,7 +155,10 @@ class _Job:
                 break
             (done, *_), _ = ray.wait(list(running))
             settings = running.pop(done)
-            ray.get(done)
+            try:
+                ray.get(done)
+            except _LOST as error:
+                self._say(f"WARNING: {settings.out} lost its process: {error}")
             self._tell(Location.of(settings.out), time.monotonic() - began)
         return sum(not has_ended(Location.of(each.out)) for each in waiting)
 
@@ -196,12 +204,15 @@ class _Job:
             return Made(splits, judge.constant(splits), None, None, "a constant: the labels teach nothing")
         if not cell.is_trained:
             model = self._model if cell.mode == "linear" else on_device(self._model.untrained(cell.seed))
-            said = judge.probed(embedded.of(model), splits)
+            try:
+                said = judge.probed(embedded.of(model), splits)
+            except DataError as error:  # the few labels may not do; others do
+                return str(error)
             return Made(splits, said, model.model_hash, None, self._config.evaluation(cell, None).command)
         run = Location.of(self._training(cell, splits).out)
         failed = _why_not(run)
         if failed is not None:
-            return failed
+            return f"{failed} (remove {run} to try it again)"
         classifier = load_classifier(run / MODEL)
         on_device(classifier.model)
         said = judge.trained(classifier, splits, self._config.batch_rows)

@@ -39,7 +39,7 @@ def predict(
 ) -> None:
     """What a model says of ECG files. Not a medical device. Exits with 1 if a file cannot be used."""
     from ecgdist.downstream import predict as predicting
-    from ecgdist.downstream.heads import load_classifier
+    from ecgdist.downstream.classifier import load_classifier
     from ecgdist.recordfile import FileOptions
     from ecgdist.storage import Location
 

@@ -22,8 +22,8 @@ from ecgdist.corpus.duplicates import Duplicates, find_duplicates
 from ecgdist.corpus.seen import Seen
 from ecgdist.corpus.splits import OnConflict, SeededSplit
 from ecgdist.downstream.assign import Splits, assign_splits, fewer_patients, refuse_leak
+from ecgdist.downstream.classifier import seen_by_head
 from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
-from ecgdist.downstream.heads import seen_by_head
 from ecgdist.downstream.label_evaluation import compare_labels
 from ecgdist.downstream.number_evaluation import compare_numbers
 from ecgdist.downstream.outcome import Compared, EmbeddingPredictor, Outcome

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.seen import Seen
+from ecgdist.downstream.classifier import Classifier, load_classifier, save_classifier
 from ecgdist.downstream.evaluate import (
     EvaluateConfig,
     Setup,
@@ -19,7 +20,7 @@ from ecgdist.downstream.evaluate import (
 )
 from ecgdist.downstream.evaluation import versions
 from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import Classifier, ProbeHead, load_classifier, save_classifier
+from ecgdist.downstream.heads import ProbeHead
 from ecgdist.downstream.label_judge import LabelJudge, label_warnings, probe
 from ecgdist.downstream.metrics import BOOTSTRAP_METHOD, Metrics, bootstrap
 from ecgdist.downstream.probe import ProbeResult

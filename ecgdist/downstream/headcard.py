@@ -11,6 +11,8 @@ from ecgdist.downstream.metrics import Metrics
 from ecgdist.modelcard import NOT_A_DEVICE, Sources, cited, quoted, restrictions
 
 HEAD_FORMAT: Literal[2] = 2
+HEAD_CONFIG = "head.json"
+"""File of a model folder that holds what its head says of itself."""
 
 
 class HeadConfig(Config):

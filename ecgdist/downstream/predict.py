@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from ecgdist.config import Config
+from ecgdist.downstream.classifier import Classifier
 from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import Classifier
 from ecgdist.errors import DataError, EcgdistError
 from ecgdist.modelcard import NOT_A_DEVICE, restrictions
 from ecgdist.preprocessing import Segment

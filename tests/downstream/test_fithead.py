@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgdist.cli import app
+from ecgdist.downstream.classifier import load_classifier, seen_by_head
 from ecgdist.downstream.evaluate import Setup, evaluate, features
 from ecgdist.downstream.fithead import fit_head, probe_head
-from ecgdist.downstream.heads import HEAD_CONFIG, load_classifier, seen_by_head
+from ecgdist.downstream.headcard import HEAD_CONFIG
 from ecgdist.downstream.probe import linear_probe
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import NOT_A_DEVICE

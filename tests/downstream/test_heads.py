@@ -14,18 +14,16 @@ from typer.testing import CliRunner
 
 from ecgdist.cli import app
 from ecgdist.config import build
-from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import (
-    HEAD_CONFIG,
+from ecgdist.downstream.classifier import (
     HEAD_PATIENTS,
     HEAD_WAVEFORMS,
     HEAD_WEIGHTS,
-    ProbeHead,
-    ReadoutHead,
     load_classifier,
     save_classifier,
     seen_by_head,
 )
+from ecgdist.downstream.headcard import HEAD_CONFIG, HeadConfig
+from ecgdist.downstream.heads import ProbeHead, ReadoutHead
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import NOT_A_DEVICE, restrictions
 from ecgdist.modelfolder import CONFIG, load, save_model

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ecgdist.cli import app
+from ecgdist.downstream.classifier import Classifier, load_classifier, save_classifier
 from ecgdist.downstream.evaluate import features
-from ecgdist.downstream.heads import Classifier, load_classifier, save_classifier
 from ecgdist.downstream.predict import predict_recording
 from ecgdist.errors import DataError
 from ecgdist.modelcard import NOT_A_DEVICE

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from ecgdist.cli import app
 from ecgdist.config import build
-from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import HEAD_CONFIG, ReadoutHead, load_classifier, save_classifier, seen_by_head
+from ecgdist.downstream.classifier import load_classifier, save_classifier, seen_by_head
+from ecgdist.downstream.headcard import HEAD_CONFIG, HeadConfig
+from ecgdist.downstream.heads import ReadoutHead
 from ecgdist.errors import ConfigError
 from ecgdist.modelcard import NOT_A_DEVICE
 from ecgdist.modelfolder import load

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from ecgdist.corpus.splits import SPLITS
 from ecgdist.downstream.assign import Splits
 from ecgdist.downstream.bootstrap import Resamples
+from ecgdist.downstream.classifier import Classifier
 from ecgdist.downstream.evaluate import Setup
 from ecgdist.downstream.evaluation import Features
-from ecgdist.downstream.heads import Classifier
 from ecgdist.downstream.judged import Records
 from ecgdist.downstream.label_judge import LabelJudge, probe
 from ecgdist.downstream.metrics import BOOTSTRAP_METHOD, FEW_POSITIVES, macro_means

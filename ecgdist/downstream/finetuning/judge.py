@@ -8,6 +8,7 @@ import numpy as np
 
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.splits import SPLITS
+from ecgdist.downstream.classifier import Classifier, load_classifier
 from ecgdist.downstream.evaluate import (
     EvaluateConfig,
     Setup,
@@ -19,7 +20,6 @@ from ecgdist.downstream.evaluate import (
     provenance_of,
 )
 from ecgdist.downstream.evaluation import Features, Provenance
-from ecgdist.downstream.heads import Classifier, load_classifier
 from ecgdist.downstream.judged import Records
 from ecgdist.downstream.label_evaluation import judge_labels
 from ecgdist.downstream.label_judge import probe

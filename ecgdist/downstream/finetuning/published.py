@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ecgdist.downstream.classifier import Classifier, save_classifier
 from ecgdist.downstream.evaluate import on_device
 from ecgdist.downstream.finetuning.goals import LabelGoal, NumberGoal
 from ecgdist.downstream.finetuning.looks import looks_in
 from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import Classifier, ReadoutHead, save_classifier
+from ecgdist.downstream.heads import ReadoutHead
 from ecgdist.modelcard import ModelConfig, Provenance, Sources
 from ecgdist.modelfolder import Model, hash_of
 from ecgdist.models.encoders import build_encoder

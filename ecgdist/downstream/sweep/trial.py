@@ -9,10 +9,10 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ecgdist.config import Config, build
+from ecgdist.downstream.classifier import head_config
 from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.job import finetune
 from ecgdist.downstream.finetuning.rivals import FAILED, has_ended, name_of
-from ecgdist.downstream.heads import head_config
 from ecgdist.errors import EcgdistError, MissingFileError, RunStopped
 from ecgdist.pretraining.export import MODEL
 from ecgdist.scratch import scratch_folder

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from ecgdist.cli import app
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
+from ecgdist.downstream.classifier import HEAD_WEIGHTS, load_classifier
 from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.job import finetune
 from ecgdist.downstream.finetuning.plan import FineTunePlan
-from ecgdist.downstream.heads import HEAD_WEIGHTS, load_classifier
 from ecgdist.downstream.scores import best_f1_thresholds
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelfolder import load
