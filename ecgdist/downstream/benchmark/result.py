@@ -142,7 +142,7 @@ class TaskResult(BaseModel):
     def _row(self, way: Way) -> tuple[str, ...]:
         patients = sorted({each.training.patients for each in way.predictors})
         counts = " to ".join(f"{count:,}" for count in dict.fromkeys((*patients[:1], *patients[-1:])))
-        head = (f"{way.share:.3g}", counts or "-", TITLES[way.mode])
+        head = (f"{100 * way.share:.3g} %", counts or "-", TITLES[way.mode])
         if way.error is not None:
             return (*head, f"none: {way.error}", *("-" for _ in self.titles))
         seeds = " ".join(f"{each.figures[self.metrics[0]]:.3f}" for each in way.predictors)
@@ -153,7 +153,7 @@ class TaskResult(BaseModel):
         """The table of differences, below `PAIRS`."""
         return [
             (
-                f"{each.share:.3g}",
+                f"{100 * each.share:.3g} %",
                 f"{TITLES[each.mode]} - {TITLES[each.other]}",
                 str(each.difference),
                 f"{each.p_value:.3f}",
