@@ -235,6 +235,25 @@ def test_a_run_that_goes_on_from_an_earlier_look_comes_out_equal_to_the_last_bit
 
 
 @pytest.mark.slow
+def test_an_interrupted_export_is_made_again_without_training(
+    finished: tuple[FineTuneConfig, str], tmp_path: Path
+) -> None:
+    settings, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(settings.out, folder)
+    (folder / "model/config.json").unlink()
+    (folder / "model" / HEAD_WEIGHTS).write_bytes(b"half")
+    with pytest.raises(DataError, match="is not a model folder"):
+        load_classifier(str(folder / "model"))
+    printed = run(settings.model_copy(update={"out": str(folder)}))
+    assert "step 6/6" not in printed
+    assert figures(folder) == figures(Path(settings.out))
+    again, before = (load_classifier(str(where / "model")) for where in (folder, Path(settings.out)))
+    assert again.model.model_hash == before.model.model_hash
+    assert again.config.thresholds == before.config.thresholds
+
+
+@pytest.mark.slow
 def test_it_ends_when_the_validation_split_gets_no_better(
     sample_corpus: Corpus, pretrained: str, tmp_path: Path
 ) -> None:
