@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -129,13 +130,22 @@ class Model:
         Returns:
             ``(b, dim)``.
         """
+        return self.embed_windows(*self.inputs(signal_uv, valid_samples, lead_mask))
+
+    def inputs(
+        self,
+        signal_uv: npt.NDArray[np.int16],
+        valid_samples: npt.NDArray[np.integer],
+        lead_mask: npt.NDArray[np.bool_],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What `embed_windows` takes of packed segments, on the encoder's device; arguments as of `embed_packed`."""
         device = next(self.encoder.parameters()).device
         valid = torch.from_numpy(np.asarray(valid_samples, np.int64)).to(device)
         present = torch.from_numpy(lead_mask).to(device)
         windows, window_valid = self.preprocessing.inputs(
             torch.from_numpy(signal_uv).to(device), valid, present
         )
-        return self.embed_windows(windows, window_valid, present)
+        return windows, window_valid, present
 
     @torch.no_grad()
     def embed_windows(
@@ -189,7 +199,7 @@ def save_model(
     _strict(build_encoder(config.encoder), weights, str(where))
     with tempfile.TemporaryDirectory(prefix="ecgdist-model-") as temporary:
         path = Path(temporary) / WEIGHTS
-        save_file({name: weight.float().contiguous() for name, weight in weights.items()}, path)
+        save_file(_as_saved(weights), path)
         model_hash = sha256_of(path.read_bytes())
         (where / WEIGHTS).upload(path)
     known = patients_file(patients)
@@ -205,6 +215,15 @@ def save_model(
     }
     content = config.model_dump(mode="json") | hashes
     (where / CONFIG).write_bytes(json.dumps(content, indent=1).encode() + b"\n")
+
+
+def hash_of(weights: dict[str, Tensor]) -> str:
+    """The hash of a model with these weights, which `save_model` will give it."""
+    return sha256_of(save_tensors(_as_saved(weights)))
+
+
+def _as_saved(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: weight.float().contiguous() for name, weight in weights.items()}
 
 
 def load(where: str | os.PathLike[str] | Location) -> Model:

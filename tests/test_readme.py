@@ -195,8 +195,17 @@ def test_a_model_is_used_as_shown(shown: Path) -> None:
 @pytest.mark.slow
 def test_a_model_is_fine_tuned_and_swept_as_shown(shown: Path) -> None:
     (commands,) = (block for block in blocks("bash") if "ecgdist finetune" in block)
-    printed = bash(commands, shown)
+    set_before = [re.findall(rf"^{name}=.*$", README.read_text(), re.M)[0] for name in ("ECGS", "ECG")]
+    printed = bash("\n".join([*set_before, commands]), shown)
     assert "trial 2 ended" in printed
     assert "best model:" in printed
-    for made in ("tuned/model/readout.json", "tuned.html", "sweep/results.json", "sweep/evaluation.json"):
+    for made in ("tuned/model/head.json", "tuned.html", "sweep/results.json", "sweep/evaluation.json"):
+        assert (shown / made).is_file()
+    assert "task ptbxl-super; probabilities are those of a model trained on labels" in printed
+    for made in (
+        "sweep/report.html",
+        "benchmark/benchmark.md",
+        "benchmark/benchmark.json",
+        "benchmark/benchmark.svg",
+    ):
         assert (shown / made).is_file()

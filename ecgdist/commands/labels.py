@@ -17,6 +17,7 @@ from ecgdist.commands.shell import (
     reported,
     say,
     shown,
+    words,
 )
 from ecgdist.config import load
 
@@ -60,10 +61,36 @@ def sweep(
     """Fine-tune with many settings, choose by the validation split, judge the chosen model once on the test split."""
     from ecgdist.downstream.sweep.config import SweepConfig
     from ecgdist.downstream.sweep.job import sweep as run_sweep
+    from ecgdist.report.sweep import write_sweep_report
+    from ecgdist.storage import Location
 
     config = load(SweepConfig, config_file, as_overrides(overrides, out=out, trials=trials))
+    if shown(dry_run, config):
+        return
+    run_sweep(config, out_console)
+    say(f"report written to {write_sweep_report(Location.of(config.out))}")
+
+
+@reported
+def benchmark(
+    config_file: ConfigFile = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, local or s3://.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Names of tasks, or paths of .yaml or .csv files, with commas between.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus with the labels, local or s3://.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder of the benchmark; the same again goes on.")] = None,
+    overrides: Set = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Ways to use a model on labels, side by side: probe, fine-tuning, from scratch, with few and many labels."""
+    from ecgdist.benchmark import benchmark as run_benchmark
+    from ecgdist.downstream.benchmark.config import BenchmarkConfig
+
+    flags = as_overrides(overrides, model=model, tasks=words(tasks), corpus=corpus, out=out)
+    config = load(BenchmarkConfig, config_file, flags)
     if not shown(dry_run, config):
-        run_sweep(config, out_console)
+        run_benchmark(config, out_console)
 
 
 @reported
@@ -84,7 +111,7 @@ def evaluate(
     mode: Annotated[
         str | None,
         typer.Option(
-            help="linear: a probe on frozen features (the default); trained: the readout of a fine-tuned model."
+            help="linear: a probe on frozen features (the default); trained: the head in the model folder."
         ),
     ] = None,
     out: Annotated[str | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
@@ -153,5 +180,6 @@ def fit_head(
         say(f"label {label} is left out: {reason}")
     for warning in made.warnings:
         say(warning)
-    say(f"macro AUROC on {made.rows['test']:,} test rows: {made.metrics.macro.auroc}")
-    say(f"classifier of {len(made.labels)} labels written to {out}. {NOT_A_DEVICE}")
+    if made.metrics is not None:
+        say(f"macro AUROC on {made.rows['test']:,} test rows: {made.metrics.macro.auroc}")
+    say(f"classifier of {len(made.outputs)} labels written to {out}. {NOT_A_DEVICE}")

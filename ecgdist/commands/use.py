@@ -23,7 +23,7 @@ from ecgdist.config import load
 
 @reported
 def predict(
-    model: Annotated[str, typer.Argument(help="Folder of `ecgdist fit-head`, local or s3://.")],
+    model: Annotated[str, typer.Argument(help="Model folder of `fit-head` or `finetune`, local or s3://.")],
     files: Annotated[list[str], typer.Argument(help="WFDB (.hea or record), .npy, HDF5 or .csv files.")],
     rate: Annotated[float | None, typer.Option(help="Hertz, where the file does not say it.")] = None,
     leads: Annotated[
@@ -38,9 +38,9 @@ def predict(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Probabilities of ECG files. Not a medical device. Exits with 1 if a file cannot be used."""
+    """What a model says of ECG files. Not a medical device. Exits with 1 if a file cannot be used."""
     from ecgdist.downstream import predict as predicting
-    from ecgdist.downstream.heads import load_classifier
+    from ecgdist.downstream.classifier import load_classifier
     from ecgdist.recordfile import FileOptions
     from ecgdist.storage import Location
 

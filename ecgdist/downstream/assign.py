@@ -163,6 +163,7 @@ def _column(values: pd.Series) -> pa.ChunkedArray:
 
 def _chosen_folds(index: pd.DataFrame, task: Task, included: BoolArray, named: Folds | None) -> Folds:
     """The folds that the user names, or the official ones, or those that this corpus has, divided."""
+    _refuse_none(included, task)
     present = set(index["split"][included].dropna())
     chosen = named or _official_or_divided(task, present)
     for split in SPLITS:
@@ -172,6 +173,14 @@ def _chosen_folds(index: pd.DataFrame, task: Task, included: BoolArray, named: F
                 f"folds in this corpus: {', '.join(sorted(present)) or 'none'}"
             )
     return chosen
+
+
+def _refuse_none(included: BoolArray, task: Task) -> None:
+    if not included.any():
+        raise DataError(
+            f"task {task.name}: the corpus has no record from {task.records} with {task.requirement}; `ecgdist inspect "
+            "CORPUS` shows its sources and labels"
+        )
 
 
 def _by_folds(
@@ -194,10 +203,7 @@ def _seeded(
     settings: SeededSplit,
 ) -> Assignment:
     """Shares are of the rows that take part; a group may hold others, too."""
-    if not included.any():
-        raise DataError(
-            f"task {task.name}: the corpus has no record from {task.records} with {task.requirement}"
-        )
+    _refuse_none(included, task)
     keys = _column(patients_of(index)[included])
     part = seeded_split(keys, np.unique(groups[included], return_inverse=True)[1], settings)
     split = np.full(len(index), NO_SPLIT, dtype=np.int64)

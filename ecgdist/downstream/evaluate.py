@@ -22,11 +22,12 @@ from ecgdist.corpus.duplicates import Duplicates, find_duplicates
 from ecgdist.corpus.seen import Seen
 from ecgdist.corpus.splits import OnConflict, SeededSplit
 from ecgdist.downstream.assign import Splits, assign_splits, fewer_patients, refuse_leak
+from ecgdist.downstream.classifier import seen_by_head
 from ecgdist.downstream.evaluation import Evaluation, Features, Provenance, versions
-from ecgdist.downstream.heads import seen_by_head
 from ecgdist.downstream.label_evaluation import compare_labels
 from ecgdist.downstream.number_evaluation import compare_numbers
 from ecgdist.downstream.outcome import Compared, EmbeddingPredictor, Outcome
+from ecgdist.downstream.overrows import over_rows
 from ecgdist.downstream.own_labels import OwnLabels
 from ecgdist.downstream.scores import SPECIFICITY
 from ecgdist.downstream.seen import check_tested, seen_by
@@ -41,7 +42,6 @@ from ecgdist.downstream.tasks import (
 )
 from ecgdist.errors import DataError
 from ecgdist.modelfolder import Model, load
-from ecgdist.record import bits_to_mask
 
 
 class TaskConfig(Config):
@@ -74,7 +74,7 @@ class ProbeConfig(TaskConfig):
 
     mode: Literal["linear", "trained"] = "linear"
     """`linear`: a logistic regression per label on frozen features, or a ridge regression of a number; `trained`: the
-    model's own readout, which `ecgdist finetune` made, beside that probe on an untrained encoder."""
+    head in the model folder, of `ecgdist finetune` or `fit-head`, beside that probe on an untrained encoder."""
     resamples: int = Field(default=1000, ge=100)
     """Bootstrap resamples of the confidence intervals."""
     specificity: float = Field(default=SPECIFICITY, gt=0, lt=1)
@@ -262,11 +262,9 @@ def features(
     Returns:
         ``(rows of the index, dim)``; NaN for rows that were not chosen.
     """
-    facts = corpus.columns("lead_mask", "valid_samples")
-    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
-    found = np.full((corpus.manifest.rows, model.dim), np.nan, dtype=np.float32)
-    for chosen, signals in corpus.iter_signals(rows, batch_rows):
-        found[chosen] = model.embed_packed(signals, valid[chosen], lead_mask[chosen])
+    found: npt.NDArray[np.float32] = over_rows(
+        model.embed_packed, corpus, rows, batch_rows, model.dim, np.float32
+    )
     return found
 
 
@@ -298,7 +296,7 @@ def _open_questions(same: Duplicates) -> list[str]:
 def check_leak(config: TaskConfig, model: Model, where: str, setup: Setup) -> tuple[str, ...]:
     """What must be said of test patients that a model may have seen, and of what stays open about them.
 
-    Where the folder holds a head, too, what that was fitted on counts like what the encoder was pretrained on.
+    Where the folder holds a head that says what it was fitted on, that counts like what the encoder was pretrained on.
 
     Args:
         config: says whether it is allowed that it has.

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.seen import Seen
+from ecgdist.downstream.classifier import Classifier, load_classifier, save_classifier
 from ecgdist.downstream.evaluate import (
     EvaluateConfig,
     Setup,
@@ -19,7 +20,7 @@ from ecgdist.downstream.evaluate import (
 )
 from ecgdist.downstream.evaluation import versions
 from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import Classifier, LinearHead, load_classifier, save_classifier
+from ecgdist.downstream.heads import ProbeHead
 from ecgdist.downstream.label_judge import LabelJudge, label_warnings, probe
 from ecgdist.downstream.metrics import BOOTSTRAP_METHOD, Metrics, bootstrap
 from ecgdist.downstream.probe import ProbeResult
@@ -62,13 +63,13 @@ def fit_head(config: EvaluateConfig, out: Location) -> Classifier:
     metrics = _judged(judge, probed, thresholds)
     warnings = (*warnings, *label_warnings({}, metrics))
     said = _said(config, out, setup, probed, thresholds, metrics, warnings)
-    save_classifier(model, said, linear_head(probed), _seen(setup), out)
+    save_classifier(model, said, probe_head(probed), _seen(setup), out)
     return load_classifier(out)
 
 
-def linear_head(probed: ProbeResult) -> LinearHead:
+def probe_head(probed: ProbeResult) -> ProbeHead:
     """The probe's scaling and regressions as a head, which gives the same probabilities."""
-    return LinearHead(
+    return ProbeHead(
         mean=np.asarray(probed.scaler.mean_, np.float64),
         scale=np.asarray(probed.scaler.scale_, np.float64),
         weight=np.stack([model.coef_[0] for model in probed.models]),
@@ -107,9 +108,10 @@ def _said(
 ) -> HeadConfig:
     manifest, splits = setup.corpus.manifest, setup.splits
     return HeadConfig(
+        kind="probe",
         task=setup.task.name,
         task_digest=setup.task_digest,
-        labels=probed.labels,
+        outputs=probed.labels,
         thresholds=tuple(thresholds.tolist()),
         calibration=_CALIBRATION,
         corpus_id=manifest.corpus_id,

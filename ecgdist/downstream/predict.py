@@ -1,13 +1,15 @@
-"""From a file to the probabilities of a classifier: the path of a corpus, for one ECG."""
+"""From a file to what a classifier says of it: the path of a corpus, for one ECG."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from ecgdist.config import Config
-from ecgdist.downstream.heads import Classifier
+from ecgdist.downstream.classifier import Classifier
+from ecgdist.downstream.headcard import HeadConfig
 from ecgdist.errors import DataError, EcgdistError
 from ecgdist.modelcard import NOT_A_DEVICE, restrictions
 from ecgdist.preprocessing import Segment
@@ -28,6 +30,14 @@ class LabelPrediction(Config):
     """Whether the probability is at least the threshold."""
 
 
+class NumberPrediction(Config):
+    """What a model says of a number."""
+
+    name: str
+    value: float
+    unit: str
+
+
 class Prediction(Config):
     """What a classifier says of one file, or why it says nothing."""
 
@@ -37,12 +47,13 @@ class Prediction(Config):
     """Those that were used, in standard order."""
     seconds: float | None = None
     segments: int = 0
-    """The probabilities are the mean over so many."""
+    """The probabilities, or numbers, are the mean over so many."""
     quality: tuple[str, ...] = ()
     """Flags of the segments, as in a corpus."""
     trained_on: bool = False
     """Whether encoder or head were trained on this waveform, as far as its fingerprint tells."""
     labels: tuple[LabelPrediction, ...] = ()
+    numbers: tuple[NumberPrediction, ...] = ()
     error: str | None = None
 
 
@@ -58,7 +69,7 @@ class Predictions(Config):
 
 
 def predict_recording(classifier: Classifier, recording: Recording, file: str) -> Prediction:
-    """Probabilities of one ECG: the mean over its segments, as an evaluation judges a record.
+    """Probabilities, or a number, of one ECG: the mean over its segments, as an evaluation judges a record.
 
     Args:
         classifier: encoder and head.
@@ -68,19 +79,17 @@ def predict_recording(classifier: Classifier, recording: Recording, file: str) -
     Raises:
         DataError: if the model gives something else than a number; a `RecordRefused` if the ECG cannot be used.
     """
-    segments = classifier.model.preprocessing.pack_recording(recording)
-    embedded = classifier.model.embed_packed(
+    segments = classifier.preprocessing.pack_recording(recording)
+    said = classifier.predict_packed(
         np.stack([segment.signal_uv for segment in segments]),
         np.array([segment.valid_samples for segment in segments]),
         np.stack([segment.lead_mask for segment in segments]),
-    )
-    probabilities = classifier.head.probabilities(embedded).mean(axis=0)
-    if not np.isfinite(probabilities).all():
+    ).mean(axis=0)
+    if not np.isfinite(said).all():
         raise DataError(
             "the model gives values that are not finite for this ECG, so nothing is predicted; if it does so for "
             "others, too, its weights are not usable"
         )
-    config = classifier.config
     return Prediction(
         file=file,
         rate_hz=recording.rate_hz,
@@ -89,13 +98,18 @@ def predict_recording(classifier: Classifier, recording: Recording, file: str) -
         segments=len(segments),
         quality=tuple(sorted({flag for segment in segments for flag in segment.quality})),
         trained_on=_trained_on(classifier, segments),
-        labels=tuple(
-            LabelPrediction(label=label, probability=p, threshold=threshold, predicted=p >= threshold)
-            for label, p, threshold in zip(
-                config.labels, probabilities.tolist(), config.thresholds, strict=True
-            )
-        ),
+        **_said(classifier.config, said.tolist()),
     )
+
+
+def _said(config: HeadConfig, values: list[float]) -> dict[str, Any]:
+    if config.unit is not None:
+        return {"numbers": (NumberPrediction(name=config.outputs[0], value=values[0], unit=config.unit),)}
+    found = (
+        LabelPrediction(label=label, probability=p, threshold=threshold, predicted=p >= threshold)
+        for label, p, threshold in zip(config.outputs, values, config.thresholds, strict=True)
+    )
+    return {"labels": tuple(found)}
 
 
 def predict_files(
@@ -135,7 +149,7 @@ def document(classifier: Classifier, predictions: Sequence[Prediction]) -> Predi
 
 
 def draw(prediction: Prediction, recording: Recording) -> bytes:
-    """The first 10 s of an ECG on paper, with its probabilities, as a PNG."""
+    """The first 10 s of an ECG on paper, with what is said of it, as a PNG."""
     from ecgdist.report.ecgpaper import draw_record, png
 
     leads = [canonical_lead(lead) or lead for lead in recording.leads]
@@ -145,7 +159,11 @@ def draw(prediction: Prediction, recording: Recording) -> bytes:
         f"{each.label} {each.probability:.2f}{' *' if each.predicted else ''}".replace(" ", "\u00a0")
         for each in prediction.labels
     ]
-    notes = ["   ".join(said), f"* at or above its threshold. {NOT_A_DEVICE}"]
+    said += [
+        f"{each.name} {each.value:.3g} {each.unit}".replace(" ", "\u00a0") for each in prediction.numbers
+    ]
+    mark = "* at or above its threshold. " if prediction.labels else ""
+    notes = ["   ".join(said), f"{mark}{NOT_A_DEVICE}"]
     title = prediction.file.rpartition("/")[2]
     return png(draw_record(signal_mv, recording.rate_hz, leads, title, notes=notes))
 
@@ -159,11 +177,14 @@ def sentences(said: Predictions) -> Iterator[str]:
         if each.quality:
             yield f"  quality: {', '.join(each.quality)}"
         if each.trained_on:
-            yield "  TRAINED ON THIS ECG: encoder or head have seen it, so its probabilities say nothing"
+            yield "  TRAINED ON THIS ECG: encoder or head have seen it, so what they say of it means nothing"
         for label in each.labels:
             verdict = "predicted" if label.predicted else "not predicted"
             yield f"  {label.label}: {label.probability:.3f} (threshold {label.threshold:.3f}: {verdict})"
-    yield f"task {said.task}; probabilities are {said.calibration}"
+        for number in each.numbers:
+            yield f"  {number.name}: {number.value:.1f} {number.unit}"
+    what = "numbers" if any(each.numbers for each in said.files) else "probabilities"
+    yield f"task {said.task}; {what} are {said.calibration}"
     if said.restrictions:
         yield said.restrictions
     yield said.notice
@@ -171,6 +192,9 @@ def sentences(said: Predictions) -> Iterator[str]:
 
 def _trained_on(classifier: Classifier, segments: Sequence[Segment]) -> bool:
     """Whether a segment has the fingerprint of one that encoder or head were trained on."""
+    memories = [classifier.model.waveforms]
+    if classifier.seen is not None:
+        memories.append(classifier.seen.waveforms)
     found = fingerprints(
         np.stack([segment.signal_uv for segment in segments]),
         classifier.model.preprocessing.pack.rate_hz,
@@ -180,6 +204,6 @@ def _trained_on(classifier: Classifier, segments: Sequence[Segment]) -> bool:
     return any(
         (differing_bits(known, np.broadcast_to(one, known.shape)) <= SAME_BITS).any()
         for one in found
-        for known in (classifier.model.waveforms, classifier.seen.waveforms)
+        for known in memories
         if one.any()
     )

@@ -98,6 +98,11 @@ def render(sections: Sections) -> str:
     )
 
 
+def text_without_folders(text: str) -> str:
+    """A text in which of every path of this machine the last part alone is left."""
+    return _FOLDER.sub(r"\1", text)
+
+
 def without_folders(evaluation: Evaluation) -> Evaluation:
     """The same with the last part alone of every path of this machine: a report is passed on to others.
 
@@ -109,7 +114,7 @@ def without_folders(evaluation: Evaluation) -> Evaluation:
     def shown(text: str) -> str:
         for path in paths:
             text = text.replace(path, PurePosixPath(path).name)
-        return _FOLDER.sub(r"\1", text)
+        return text_without_folders(text)
 
     provenance = evaluation.provenance
     command = shlex.join(PurePosixPath(word).name if word in paths else word for word in words)

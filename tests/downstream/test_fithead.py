@@ -11,9 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ecgdist.cli import app
+from ecgdist.downstream.classifier import load_classifier, seen_by_head
 from ecgdist.downstream.evaluate import Setup, evaluate, features
-from ecgdist.downstream.fithead import fit_head, linear_head
-from ecgdist.downstream.heads import HEAD_CONFIG, load_classifier, seen_by_head
+from ecgdist.downstream.fithead import fit_head, probe_head
+from ecgdist.downstream.headcard import HEAD_CONFIG
 from ecgdist.downstream.probe import linear_probe
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import NOT_A_DEVICE
@@ -30,7 +31,7 @@ def test_the_head_is_the_probe_as_a_loop_computes_it() -> None:
     x = random.normal(3, [0.1, 5, 40], (300, 3)).astype(np.float32)
     y = (x - 3) / [0.1, 5, 40] @ random.normal(size=(3, 2)) + random.normal(size=(300, 2)) > 0
     probed = linear_probe(x[:200], y[:200], x[200:250], y[200:250], x[250:], ["A", "B"])
-    head = linear_head(probed)
+    head = probe_head(probed)
     np.testing.assert_allclose(head.probabilities(x[250:]), probed.test, rtol=0, atol=1e-12)
     by_hand = np.zeros((50, 2))
     for n, row in enumerate(x[250:].astype(float)):
@@ -112,7 +113,7 @@ def test_labels_of_your_own_and_those_that_cannot_be_fitted(made: Made, tmp_path
     lines = [f"r{n},{n // 3 % 2},0,{('train', 'validation', 'test')[n % 3]}" for n in range(36)]
     (tmp_path / "own.csv").write_text("\n".join(["record_id,AF,never,split", *lines]))
     found = fit_head(made.config(task=str(tmp_path / "own.csv")), Location.of(tmp_path / "c"))
-    assert found.config.labels == ("AF",)
+    assert found.config.outputs == ("AF",)
     assert found.config.left_out == {"never": "none of the 12 training records has it"}
     assert "Without never: none of the 12" in (tmp_path / "c/README.md").read_text()
 

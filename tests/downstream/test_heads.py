@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from ecgdist.cli import app
 from ecgdist.config import build
-from ecgdist.downstream.headcard import HeadConfig
-from ecgdist.downstream.heads import (
-    HEAD_CONFIG,
+from ecgdist.downstream.classifier import (
     HEAD_PATIENTS,
     HEAD_WAVEFORMS,
     HEAD_WEIGHTS,
-    LinearHead,
     load_classifier,
     save_classifier,
     seen_by_head,
 )
+from ecgdist.downstream.headcard import HEAD_CONFIG, HeadConfig
+from ecgdist.downstream.heads import ProbeHead, ReadoutHead
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelcard import NOT_A_DEVICE, restrictions
-from ecgdist.modelfolder import CONFIG, load
+from ecgdist.modelfolder import CONFIG, load, save_model
 from ecgdist.storage import Location
 from tests.downstream.classifiers import Made, made
 from tests.downstream.test_leaks import model
@@ -43,7 +46,7 @@ def copy(made: Made, tmp_path: Path) -> Path:
 def test_what_was_saved_is_loaded(made: Made) -> None:
     found = load_classifier(made.classifier)
     assert found.model.model_hash == load(made.model).model_hash
-    assert found.config.labels == ("A", "B")
+    assert found.config.outputs == ("A", "B")
     saved = json.loads((Path(made.classifier) / HEAD_CONFIG).read_text())
     assert saved["classifier_hash"] == found.classifier_hash
     assert saved["encoder_sha256"] == found.model.model_hash
@@ -76,7 +79,7 @@ def test_a_changed_byte_is_noticed(copy: Path, name: str) -> None:
     ("changes", "sentence"),
     [
         ({"thresholds": [0.1, 0.2]}, "was changed after the head was fitted"),
-        ({"format_version": 7}, "has head format 7; this version reads 1"),
+        ({"format_version": 7}, "has head format 7; this version reads 2"),
         ({"colour": "red"}, "unknown key colour"),
         ({"encoder_sha256": "0" * 64}, "was changed after the head was fitted"),
     ],
@@ -123,17 +126,43 @@ def test_a_folder_that_is_not_empty_is_left_alone(made: Made, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_weights_must_fit_labels_and_encoder_and_be_numbers() -> None:
+def test_weights_must_fit_outputs_and_encoder(made: Made) -> None:
+    config = load_classifier(made.classifier).config
     arrays = {"mean": np.zeros(3), "scale": np.ones(3), "weight": np.zeros((2, 3)), "bias": np.zeros(2)}
-    LinearHead.of(arrays, 2, 3)
+    ProbeHead.of(arrays, config, 3)
     for changed, sentence in (
-        ({"weight": np.zeros((2, 4))}, "a linear head of 2 labels on 3 features has not the weights"),
+        ({"weight": np.zeros((2, 4))}, "a probe of 2 labels on 3 features has not the weights"),
         ({"more": np.zeros(1)}, "has not the weights"),
-        ({"bias": np.array([0, np.nan])}, "not finite"),
-        ({"scale": np.zeros(3)}, "not finite"),
+        ({"scale": np.zeros(3)}, "divide by a scale of zero"),
     ):
         with pytest.raises(DataError, match=sentence):
-            LinearHead.of(arrays | changed, 2, 3)
+            ProbeHead.of(arrays | changed, config, 3)
+    readout = config.model_copy(update={"kind": "linear"})
+    with pytest.raises(DataError, match=r"the weights of the head do not fit head\.json"):
+        ReadoutHead.of({"linear.weight": np.zeros((2, 4), np.float32)}, readout, 3)
+
+
+@pytest.mark.parametrize("where", ["head", "encoder"])
+def test_weights_that_are_not_finite_are_named_with_their_file(
+    made: Made, tmp_path: Path, where: str
+) -> None:
+    found = load_classifier(made.classifier)
+    head, folder = found.head, tmp_path / "c"
+    assert isinstance(head, ProbeHead)
+    if where == "head":
+        head = replace(head, bias=np.array([0, np.nan]))
+        model, named = found.model, rf"{folder}/head\.safetensors .* \(bias\)"
+    else:
+        weights = found.model.encoder.state_dict()
+        weights["transformer.norm.bias"] = torch.full_like(weights["transformer.norm.bias"], torch.inf)
+        save_model(Location.of(tmp_path / "m"), found.model.config, weights, [], found.model.waveforms)
+        model, named = load(tmp_path / "m"), rf"{folder}/model\.safetensors .* \(transformer\.norm\.bias\)"
+    save_classifier(model, found.config, head, found.seen, Location.of(folder))
+    with pytest.raises(DataError, match=named):
+        load_classifier(str(folder))
+    result = CliRunner().invoke(app, ["predict", str(folder), "ecg.hea"])
+    assert result.exit_code == 1
+    assert "weights that are not finite numbers" in " ".join(result.stderr.split())
 
 
 def test_thresholds_must_fit_the_labels(made: Made) -> None:

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner, Result
 
 from ecgdist.cli import app
+from ecgdist.downstream.classifier import Classifier, load_classifier, save_classifier
 from ecgdist.downstream.evaluate import features
-from ecgdist.downstream.heads import Classifier, load_classifier, save_classifier
 from ecgdist.downstream.predict import predict_recording
 from ecgdist.errors import DataError
 from ecgdist.modelcard import NOT_A_DEVICE
@@ -158,13 +158,14 @@ def test_the_plot_is_an_ecg_on_paper_with_what_is_said_of_it(made: Made, tmp_pat
     assert pixels.shape[1] > pixels.shape[0] > 600
 
 
-def test_a_model_that_gives_no_numbers_predicts_nothing(made: Made, tmp_path: Path) -> None:
+def test_a_model_that_gives_no_numbers_for_an_ecg_predicts_nothing(made: Made, tmp_path: Path) -> None:
+    """Its weights are finite, and what it makes of the ECG overflows."""
     model = load(made.model)
     weights = load_file(Path(made.model) / WEIGHTS)
-    weights["transformer.norm.bias"] = torch.full_like(weights["transformer.norm.bias"], torch.nan)
-    save_model(Location.of(tmp_path / "nan"), model.config, weights, [], model.waveforms)
+    weights["transformer.norm.weight"] = torch.full_like(weights["transformer.norm.weight"], 3e38)
+    save_model(Location.of(tmp_path / "large"), model.config, weights, [], model.waveforms)
     good = load_classifier(made.classifier)
-    broken = load(tmp_path / "nan")
+    broken = load(tmp_path / "large")
     save_classifier(broken, good.config, good.head, good.seen, Location.of(tmp_path / "c"))
     with pytest.raises(DataError, match="values that are not finite"):
         predict_recording(load_classifier(str(tmp_path / "c")), long_ecg(), "f")

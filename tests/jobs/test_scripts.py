@@ -31,4 +31,5 @@ def test_there_is_one_for_every_long_job() -> None:
         "sweep",
         "embed",
         "compare",
+        "benchmark",
     }

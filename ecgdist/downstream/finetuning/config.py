@@ -104,7 +104,7 @@ class FineTuneConfig(TrainConfig, TaskConfig):
         return self
 
     @property
-    def readout_kind(self) -> str:
+    def readout_kind(self) -> Literal["linear", "attention"]:
         """The readout's name in `models.readout.READOUTS`."""
         return self.readout.kind or ("attention" if self.mode == "attention" else "linear")
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ecgdist.downstream.evaluate import Setup, check_task
 from ecgdist.downstream.judged import Records
-from ecgdist.downstream.scores import auroc
+from ecgdist.downstream.scores import auroc, best_f1_thresholds
 from ecgdist.downstream.tasks import MultilabelTask, RegressionTask
 from ecgdist.errors import DataError
 
@@ -125,6 +125,10 @@ class LabelGoal(Goal):
         areas = auroc(self._truth, self._records.mean(predictions))
         return {self.metric: float(np.nanmean(areas))}
 
+    def thresholds(self, predictions: FloatArray) -> FloatArray:
+        """``(outputs,)``, those with the highest F1 on the validation split; `predictions` as of `figures`."""
+        return best_f1_thresholds(self._truth, self._records.mean(predictions))
+
 
 class NumberGoal(Goal):
     """A number; the model predicts it in standard deviations of the training split."""
@@ -144,7 +148,7 @@ class NumberGoal(Goal):
         self.mean, self.deviation = float(train.mean()), float(train.std())
         if not self.deviation > 0:
             raise DataError(f"task {setup.task.name}: all training records have the same {setup.task.target}")
-        self.outputs, self.left_out = (setup.task.target,), {}
+        self.outputs, self.left_out, self.unit = (setup.task.target,), {}, setup.task.unit
         self.targets = ((numbers - self.mean) / self.deviation).astype(np.float32)[:, None]
         self._truth = numbers[self._records.first]
 

@@ -1,4 +1,4 @@
-"""Figures of a fine-tuned model on the test split, beside a linear probe on its encoder without any training."""
+"""Figures of the head in a model folder on the test split, beside a linear probe on its untrained encoder."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from ecgdist.corpus import Corpus
 from ecgdist.corpus.splits import SPLITS
+from ecgdist.downstream.classifier import Classifier, load_classifier
 from ecgdist.downstream.evaluate import (
     EvaluateConfig,
     Setup,
@@ -19,7 +20,6 @@ from ecgdist.downstream.evaluate import (
     provenance_of,
 )
 from ecgdist.downstream.evaluation import Features, Provenance
-from ecgdist.downstream.finetuning.published import Tuned, load_tuned
 from ecgdist.downstream.judged import Records
 from ecgdist.downstream.label_evaluation import judge_labels
 from ecgdist.downstream.label_judge import probe
@@ -33,7 +33,7 @@ from ecgdist.errors import DataError
 
 
 def evaluate_tuned(config: EvaluateConfig) -> Outcome:
-    """Judge a model by its own readout.
+    """Judge a model by the head in its folder.
 
     Raises:
         ConfigError: for an unknown task or folds.
@@ -42,20 +42,19 @@ def evaluate_tuned(config: EvaluateConfig) -> Outcome:
         StorageError: if something cannot be read.
     """
     check_task(config.task)  # before anything is read
-    tuned, corpus = load_tuned(config.model), Corpus(config.corpus)
+    tuned, corpus = load_classifier(config.model), Corpus(config.corpus)
     check_signals(tuned.model, corpus)
     setup = Setup.of(config, corpus)
-    if tuned.facts.is_number != isinstance(setup.task, RegressionTask):
+    if tuned.config.is_number != isinstance(setup.task, RegressionTask):
         raise DataError(
-            f"{config.model} predicts {', '.join(tuned.facts.outputs)}, not task {setup.task.name}"
+            f"{config.model} predicts {', '.join(tuned.config.outputs)}, not task {setup.task.name}"
         )
     warnings = (*check_leak(config, tuned.model, config.model, setup), *setup.open_questions)
     untrained = on_device(tuned.model.untrained(config.seed))
     other = features(untrained, corpus, setup.rows, config.batch_rows)
-    device = next(untrained.encoder.parameters()).device
-    predicted = np.full((corpus.manifest.rows, len(tuned.facts.outputs)), np.nan)
+    on_device(tuned.model)
     judged = np.flatnonzero(setup.splits.rows("validation") | setup.splits.rows("test"))
-    predicted[judged] = tuned.predict_rows(corpus, judged, config.batch_rows, device)
+    predicted = tuned.predict_rows(corpus, judged, config.batch_rows)
     if not np.isfinite(predicted[judged]).all():
         raise DataError(f"{config.model} gives predictions that are not finite; train it again")
     provenance = provenance_of(config, setup, tuned.model)
@@ -64,7 +63,7 @@ def evaluate_tuned(config: EvaluateConfig) -> Outcome:
     )
     said = found.evaluation.warnings
     test = Records.of(setup.index, setup.splits, "test")
-    embedded = features(on_device(tuned.model), corpus, test.rows, config.batch_rows)
+    embedded = features(tuned.model, corpus, test.rows, config.batch_rows)
     return Outcome(
         evaluation=found.evaluation.model_copy(update={"warnings": (*warnings, *said)}),
         predictions=found.predictions,
@@ -77,7 +76,7 @@ def evaluate_tuned(config: EvaluateConfig) -> Outcome:
 def _labels(
     config: EvaluateConfig,
     setup: Setup,
-    tuned: Tuned,
+    tuned: Classifier,
     predicted: FloatArray,
     other: Features,
     provenance: Provenance,
@@ -86,7 +85,7 @@ def _labels(
     assert isinstance(task, MultilabelTask)
     truth, names = task.truth(setup.index), tuple(task.labels)
     control = probe(other, truth, setup.splits, names)
-    outputs = tuned.facts.outputs
+    outputs = tuned.config.outputs
     common = tuple(label for label in control.labels if label in outputs)
     if not common:
         raise DataError(
@@ -95,7 +94,7 @@ def _labels(
     _, validation, test = map(setup.splits.rows, SPLITS)
     ours = predicted[:, [outputs.index(label) for label in common]]
     areas = auroc(truth[validation][:, [names.index(label) for label in common]], ours[validation])
-    reasons = tuned.facts.left_out | control.left_out
+    reasons = tuned.config.left_out | control.left_out
     left_out = {
         label: reasons.get(label, "the model does not predict it") for label in names if label not in common
     }
@@ -130,16 +129,16 @@ def _labels(
 def _number(
     config: EvaluateConfig,
     setup: Setup,
-    tuned: Tuned,
+    tuned: Classifier,
     predicted: FloatArray,
     other: Features,
     provenance: Provenance,
 ) -> Judged[Any]:
     task = setup.task
     assert isinstance(task, RegressionTask)
-    if tuned.facts.outputs != (task.target,):
+    if tuned.config.outputs != (task.target,):
         raise DataError(
-            f"{config.model} predicts {tuned.facts.outputs[0]}, and task {task.name} is {task.target}"
+            f"{config.model} predicts {tuned.config.outputs[0]}, and task {task.name} is {task.target}"
         )
     numbers = task.numbers(setup.index)
     train, validation, test = map(setup.splits.rows, SPLITS)

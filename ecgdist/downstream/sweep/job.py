@@ -13,6 +13,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from rich.console import Console
 
+from ecgdist.downstream.claim import claim
 from ecgdist.downstream.evaluate import EvaluateConfig
 from ecgdist.downstream.finetuning.goals import metric_of
 from ecgdist.downstream.finetuning.judge import evaluate_tuned
@@ -22,7 +23,7 @@ from ecgdist.downstream.sweep.config import SweepConfig
 from ecgdist.downstream.sweep.result import SweepResult, choose, read_result, write_result
 from ecgdist.downstream.sweep.space import Suggestions
 from ecgdist.downstream.sweep.trial import Outcome, Record, outcome, read_records, run_trial, write_record
-from ecgdist.errors import ConfigError, TrainingError
+from ecgdist.errors import TrainingError
 from ecgdist.lease import Lease
 from ecgdist.pretraining.export import MODEL
 from ecgdist.pretraining.raytrain import local_cpus
@@ -51,7 +52,7 @@ def sweep(config: SweepConfig, console: Console | None = None) -> SweepResult:
         console.print(text, soft_wrap=True, highlight=False, markup=False)
 
     with Lease.take(folder, say):
-        _claim(folder, config)
+        claim(folder / SWEEP, config.fixed_part(), "sweep")
         finished = read_result(folder)
         if finished is None or finished.limit < config.trials:
             outcomes = _run(folder, config, say)
@@ -65,26 +66,6 @@ def sweep(config: SweepConfig, console: Console | None = None) -> SweepResult:
     say(f"best model: {finished.model}")
     say(f"again: {finished.command}")
     return finished
-
-
-def _claim(folder: Location, config: SweepConfig) -> None:
-    """Make `folder` this sweep's, or see that it is.
-
-    Raises:
-        ConfigError: naming what differs.
-    """
-    path = folder / SWEEP
-    wanted = config.fixed_part()
-    if not path.exists():
-        path.write_bytes(json.dumps(wanted, indent=1).encode() + b"\n")
-        return
-    began = json.loads(path.read_bytes())
-    different = sorted(name for name in began.keys() | wanted.keys() if began.get(name) != wanted.get(name))
-    if different:
-        shown = "; ".join(f"{n} was {began.get(n)!r}, is now {wanted.get(n)!r}" for n in different)
-        raise ConfigError(
-            f"this sweep cannot go on with other settings: {shown}. Put them back, or use another --out"
-        )
 
 
 def _run(folder: Location, config: SweepConfig, say: Callable[[str], None]) -> list[Outcome]:

@@ -9,9 +9,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from ecgdist.config import Config, build
+from ecgdist.downstream.classifier import head_config
 from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.job import finetune
-from ecgdist.downstream.finetuning.published import READOUT
 from ecgdist.downstream.finetuning.rivals import FAILED, has_ended, name_of
 from ecgdist.errors import EcgdistError, MissingFileError, RunStopped
 from ecgdist.pretraining.export import MODEL
@@ -67,9 +67,9 @@ def outcome(trials: Location, record: Record) -> Outcome:
     """How a trial stands."""
     run = trials / name_of(record.number)
     if (run / MODEL / "config.json").exists():
-        facts = json.loads((run / MODEL / READOUT).read_bytes())
-        (value,) = facts["validation"].values()
-        return Outcome(record=record, state="done", value=value, step=facts["step"])
+        said = head_config(run / MODEL)
+        (value,) = said.validation.values()
+        return Outcome(record=record, state="done", value=value, step=said.step)
     try:
         failed = json.loads((run / FAILED).read_bytes())
     except MissingFileError:

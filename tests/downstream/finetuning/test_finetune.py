@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from rich.console import Console
@@ -18,15 +19,17 @@ from typer.testing import CliRunner
 from ecgdist.cli import app
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
+from ecgdist.downstream.classifier import HEAD_WEIGHTS, load_classifier
 from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.job import finetune
 from ecgdist.downstream.finetuning.plan import FineTunePlan
-from ecgdist.downstream.finetuning.published import READOUT_WEIGHTS, load_tuned
+from ecgdist.downstream.scores import best_f1_thresholds
 from ecgdist.errors import ConfigError, DataError
 from ecgdist.modelfolder import load
 from ecgdist.pretraining.checkpoint import CheckpointStore
 from ecgdist.pretraining.export import export_model
 from ecgdist.pretraining.metrics import read_metrics
+from ecgdist.sample import sample_folder
 from ecgdist.storage import Location
 from ecgdist.streaming.pool import row_ids
 from tests.downstream.test_leaks import model
@@ -95,14 +98,18 @@ def test_the_published_model_is_the_best_on_the_validation_split(
     looks = [row for row in figures(Path(settings.out)) if "validation_auroc" in row]
     assert [row["step"] for row in looks] == [4, 6], "half of seven steps an epoch, and the last one"
     best = max(looks, key=lambda row: row["validation_auroc"])
-    tuned = load_tuned(f"{settings.out}/model")
-    assert (tuned.facts.step, tuned.facts.validation) == (
+    tuned = load_classifier(f"{settings.out}/model")
+    assert (tuned.config.step, tuned.config.validation) == (
         best["step"],
         {"validation_auroc": best["validation_auroc"]},
     )
     goal = FineTunePlan.of(settings).goal
-    predicted = tuned.predict_rows(sample_corpus, goal.validation_rows, 16, torch.device("cpu"))
+    predicted = tuned.predict_rows(sample_corpus, goal.validation_rows, 16)[goal.validation_rows]
     assert goal.figures(predicted)["validation_auroc"] == pytest.approx(best["validation_auroc"], abs=1e-9)
+    truth = goal.targets[goal.validation_rows] == 1
+    np.testing.assert_allclose(
+        tuned.config.thresholds, best_f1_thresholds(truth, predicted), rtol=0, atol=1e-6
+    )
 
 
 def test_only_training_rows_are_trained_on(
@@ -152,6 +159,25 @@ def test_it_is_judged_on_the_test_split_and_again_by_the_printed_command(
     assert json.loads(again.stdout) == document
 
 
+def test_a_file_has_the_probabilities_that_the_evaluation_gives_its_record(
+    finished: tuple[FineTuneConfig, str], tmp_path: Path
+) -> None:
+    settings, _ = finished
+    model, table = f"{settings.out}/model", tmp_path / "predictions.parquet"
+    command = ["evaluate", model, "--task", "ptbxl-super", "--corpus", settings.corpus, "--mode", "trained"]
+    result = CliRunner().invoke(app, [*command, "--predictions", str(table), "--set", "resamples=100"])
+    assert result.exit_code == 0, result.output
+    rows = pq.read_table(table).to_pylist()[:5]
+    files = [str(next(sample_folder().rglob(f"{int(row['record_id']):05d}_lr.hea"))) for row in rows]
+    result = CliRunner().invoke(app, ["predict", model, *files, "--json"])
+    assert result.exit_code == 0, result.output
+    for row, said in zip(rows, json.loads(result.stdout)["files"], strict=True):
+        for each in said["labels"]:
+            assert each["probability"] == pytest.approx(row[f"pretrained:{each['label']}"], abs=1e-5)
+        assert [each["label"] for each in said["labels"]] == ["NORM", "MI", "STTC", "CD", "HYP"]
+        assert not said["trained_on"]
+
+
 def test_the_same_command_again_has_nothing_to_do(finished: tuple[FineTuneConfig, str]) -> None:
     assert "is finished: its model is in" in run(finished[0])
 
@@ -173,14 +199,14 @@ def test_a_changed_readout_is_noticed_and_an_encoder_alone_predicts_nothing(
 ) -> None:
     copy = tmp_path / "model"
     shutil.copytree(Path(finished[0].out) / "model", copy)
-    weights = copy / READOUT_WEIGHTS
+    weights = copy / HEAD_WEIGHTS
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(DataError, match="differs from its sha256"):
-        load_tuned(str(copy))
-    with pytest.raises(DataError, match="gives embeddings alone"):
-        load_tuned(pretrained)
+        load_classifier(str(copy))
+    with pytest.raises(DataError, match="gives embeddings and no probabilities"):
+        load_classifier(pretrained)
 
 
 def test_test_patients_of_pretraining_are_refused(sample_corpus: Corpus, tmp_path: Path) -> None:
@@ -203,9 +229,28 @@ def test_a_run_that_goes_on_from_an_earlier_look_comes_out_equal_to_the_last_bit
     printed = run(settings.model_copy(update={"out": str(folder)}))
     assert "resumed from checkpoint step-00000004" in printed
     assert figures(folder) == figures(Path(settings.out))
-    for file in ("model.safetensors", READOUT_WEIGHTS):
+    for file in ("model.safetensors", HEAD_WEIGHTS):
         found, expected = load_file(folder / "model" / file), load_file(Path(settings.out) / "model" / file)
         assert largest_difference(found, expected) == 0
+
+
+@pytest.mark.slow
+def test_an_interrupted_export_is_made_again_without_training(
+    finished: tuple[FineTuneConfig, str], tmp_path: Path
+) -> None:
+    settings, _ = finished
+    folder = tmp_path / "run"
+    shutil.copytree(settings.out, folder)
+    (folder / "model/config.json").unlink()
+    (folder / "model" / HEAD_WEIGHTS).write_bytes(b"half")
+    with pytest.raises(DataError, match="is not a model folder"):
+        load_classifier(str(folder / "model"))
+    printed = run(settings.model_copy(update={"out": str(folder)}))
+    assert "step 6/6" not in printed
+    assert figures(folder) == figures(Path(settings.out))
+    again, before = (load_classifier(str(where / "model")) for where in (folder, Path(settings.out)))
+    assert again.model.model_hash == before.model.model_hash
+    assert again.config.thresholds == before.config.thresholds
 
 
 @pytest.mark.slow
