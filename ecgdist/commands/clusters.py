@@ -31,7 +31,7 @@ JobId = Annotated[str, typer.Argument(metavar="JOB", help="Id of a job, as `ecgd
 @reported
 def submit(
     command: Annotated[
-        str, typer.Argument(help="pack, pretrain, finetune, evaluate, sweep, embed or compare.")
+        str, typer.Argument(help="pack, pretrain, finetune, evaluate, sweep, benchmark, embed or compare.")
     ],
     config_file: ConfigFile = None,
     address: Address = None,

@@ -56,6 +56,12 @@ def _sweep() -> type[Config]:
     return SweepConfig
 
 
+def _benchmark() -> type[Config]:
+    from ecgdist.downstream.benchmark.config import BenchmarkConfig
+
+    return BenchmarkConfig
+
+
 def _embed() -> type[Config]:
     from ecgdist.downstream.embed import EmbedConfig
 
@@ -82,6 +88,7 @@ KINDS: Mapping[str, Kind] = {
         ("out", *(f"finetune.{name}" for name in _TUNING), "space.model.choices"),
         tasks=("finetune.task",),
     ),
+    "benchmark": Kind(_benchmark, ("model", "corpus", "out"), tasks=("tasks",)),
     "embed": Kind(_embed, ("model", "corpus", "out")),
     "compare": Kind(_compare, ("out", *(f"pretrain.{name}" for name in _PRETRAINING)), tasks=("task",)),
 }

@@ -189,6 +189,7 @@ PLAIN = {
     "finetune": set(),
     "evaluate": set(),
     "sweep": set(),
+    "benchmark": set(),
     "embed": set(),
     "compare": set(),
 }
