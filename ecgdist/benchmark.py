@@ -100,7 +100,7 @@ class _Job:
     """A benchmark as its driver sees it."""
 
     def __init__(self, config: BenchmarkConfig, say: Callable[[str], None]) -> None:
-        self._config, self._say = config, say
+        self._config, self._say, self._began = config, say, time.monotonic()
         self._model, self._corpus = on_device(load(config.model)), Corpus(config.corpus)
         check_signals(self._model, self._corpus)
         self._tasks = {task: self._task(task) for task in config.tasks}
@@ -146,9 +146,9 @@ class _Job:
         """Train; how many have not ended."""
         lead = ray.remote(num_cpus=_LEADER_CPUS, max_retries=0)(run_trial)
         running: dict[Any, FineTuneConfig] = {}
-        began, queue = time.monotonic(), list(waiting)
+        queue = list(waiting)
         while queue or running:
-            while queue and len(running) < self._config.concurrent and not self._is_late(began):
+            while queue and len(running) < self._config.concurrent and not self._is_late:
                 settings = queue.pop(0)
                 running[lead.remote({"finetune": settings.model_dump(mode="json")})] = settings
             if not running:
@@ -159,20 +159,21 @@ class _Job:
                 ray.get(done)
             except _LOST as error:
                 self._say(f"WARNING: {settings.out} lost its process: {error}")
-            self._tell(Location.of(settings.out), time.monotonic() - began)
+            self._tell(Location.of(settings.out))
         return sum(not has_ended(Location.of(each.out)) for each in waiting)
 
-    def _is_late(self, began: float) -> bool:
+    @property
+    def _is_late(self) -> bool:
         hours = self._config.hours
-        return hours is not None and time.monotonic() - began > 3600 * hours
+        return hours is not None and time.monotonic() - self._began > 3600 * hours
 
-    def _tell(self, run: Location, seconds: float) -> None:
+    def _tell(self, run: Location) -> None:
         name = run.uri.rpartition("/")[2]
         if (run / MODEL / "config.json").exists():
             said = ", ".join(f"{n} {v:.4f}" for n, v in head_config(run / MODEL).validation.items())
         else:
             said = _why_not(run) or "it was stopped"
-        self._say(f"{seconds / 60:.1f} min: {name}: {said}")
+        self._say(f"{(time.monotonic() - self._began) / 60:.1f} min: {name}: {said}")
 
     def _training(self, cell: Cell, splits: Splits) -> FineTuneConfig:
         model = self._model.config

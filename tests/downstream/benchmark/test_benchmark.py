@@ -43,7 +43,7 @@ def words(sample_corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> li
 def found(words: list[str]) -> dict[str, Any]:
     """What it wrote, after it was out of time once."""
     out = Path(words[words.index("--out") + 1])
-    late = run(*words, "--set", "hours=1e-9")
+    late = run(*words, "--set", "hours=0.000001")
     assert late.exit_code == 75, late.output
     assert "4 of 4 trainings are left" in " ".join(late.stderr.split())
     assert not (out / "benchmark.json").exists()
