@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -123,22 +122,26 @@ def objects(cluster: JobCluster) -> Iterator[tuple[str, bytes]]:
                 yield f"s3://{BUCKET}/{item['Key']}", content
 
 
-def start(cluster: JobCluster, job_id: str, python: str) -> None:
+def start(cluster: JobCluster, job_id: str, folder: Path, python: str) -> None:
     """A job of a few lines of Python, which `ecgdist jobs stop` takes for a packing."""
+    program = folder / "program.py"
+    program.write_text(python)
     words = [
         "ray", "job", "submit", "--no-wait", "--submission-id", job_id, "--metadata-json", '{"command": "pack"}',
-        "--", sys.executable, "-u", "-c", shlex.quote(python),
+        "--", sys.executable, "-u", str(program),
     ]  # fmt: skip
     done = subprocess.run(words, env=cluster.environment(), capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_log_is_followed_over_broken_connections_with_every_line_once(job_cluster: JobCluster) -> None:
+def test_a_log_is_followed_over_broken_connections_with_every_line_once(
+    job_cluster: JobCluster, tmp_path: Path
+) -> None:
     program = (
         f"import time\nfor number in range({LINES}):\n    print('line', number, 'µV ✓', '.' * 40)\n"
         "    time.sleep(0.1)\nraise SystemExit(75)"
     )
-    start(job_cluster, "talks", program)
+    start(job_cluster, "talks", tmp_path, program)
     with cutting_proxy(job_cluster.port, 2500, 6000, 12000) as proxy:
         done = job_cluster.ecgdist(
             "jobs", "logs", "talks", "--follow", "--address", f"http://127.0.0.1:{proxy.port}"
@@ -152,7 +155,7 @@ def test_a_log_is_followed_over_broken_connections_with_every_line_once(job_clus
 
 
 def test_ctrl_c_leaves_a_job_running_and_says_how_to_stop_it(job_cluster: JobCluster, tmp_path: Path) -> None:
-    start(job_cluster, "stays", "import time\nprint('ready')\nfor _ in range(600): time.sleep(1)")
+    start(job_cluster, "stays", tmp_path, "import time\nprint('ready')\nfor _ in range(600): time.sleep(1)")
     with (tmp_path / "out").open("wb") as sink, (tmp_path / "err").open("wb") as said:
         words = [sys.executable, "-m", "ecgdist.cli", "jobs", "logs", "stays", "--follow"]
         follower = subprocess.Popen(words, env=job_cluster.environment(), cwd=ROOT, stdout=sink, stderr=said)
