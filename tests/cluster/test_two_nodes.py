@@ -24,7 +24,7 @@ from tests.pretraining.proof_run import GLOBAL_BATCH, ROOT, ProofRun
 from tests.pretraining.recorded import Line
 from tests.ray_nodes import Nodes, ray_nodes
 
-STEPS, EVERY = 220, 6
+STEPS, EVERY = 220, 12
 MICRO_BATCH = 4
 """Rows at a time: with so many steps, slow enough for a node to come while two workers train."""
 _WAIT_S = 900.0
@@ -90,7 +90,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (folder / "s3").mkdir()
     with (
         network(2) as hosts,
-        seaweedfs(folder / "s3", address=hosts.address) as s3,
+        seaweedfs(folder / "s3", volume_mb=512, address=hosts.address) as s3,
         ray_nodes() as nodes,
         pytest.MonkeyPatch.context() as patch,
     ):
