@@ -21,12 +21,13 @@ from ecgdist.storage import Location
 from tests.cluster.hosts import Network, network
 from tests.conftest import free_port, seaweedfs
 from tests.pretraining.proof_run import GLOBAL_BATCH, ROOT, ProofRun
+from tests.pretraining.recorded import Line
 from tests.ray_nodes import Nodes, ray_nodes
 
-STEPS, EVERY = 100, 6
+STEPS, EVERY = 220, 12
 MICRO_BATCH = 4
-"""Rows at a time: slow enough for a node to come while two workers train."""
-_WAIT_S = 420.0
+"""Rows at a time: with so many steps, slow enough for a node to come while two workers train."""
+_WAIT_S = 900.0
 _CPUS = 4
 """Of a node: room for two workers and what reads for them."""
 
@@ -89,7 +90,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     (folder / "s3").mkdir()
     with (
         network(2) as hosts,
-        seaweedfs(folder / "s3", address=hosts.address) as s3,
+        seaweedfs(folder / "s3", volume_mb=512, address=hosts.address) as s3,
         ray_nodes() as nodes,
         pytest.MonkeyPatch.context() as patch,
     ):
@@ -112,7 +113,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.s3
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3000)
 def test_a_lost_worker_node_changes_neither_batches_nor_losses(cluster: Cluster) -> None:
     unbroken, run = cluster.run("unbroken"), cluster.run("broken")
     cluster.finish(cluster.submit("pretrain", str(unbroken.settings)))
@@ -165,6 +166,6 @@ def test_a_small_sweep_is_a_job(cluster: Cluster) -> None:
     assert "best model:" in said
 
 
-def _lines(run: ProofRun) -> list:  # type: ignore[type-arg]
+def _lines(run: ProofRun) -> list[Line]:
     run.watch.look()
     return run.watch.lines
