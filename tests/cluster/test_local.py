@@ -158,7 +158,7 @@ def _check_secrets(local: Local, said: str) -> None:
     assert urllib.request.urlopen(asked, timeout=30).status == 200
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.ray
 @pytest.mark.s3
 def test_the_readme_works_as_shown(local: Local) -> None:
