@@ -35,6 +35,7 @@ from ecgdist.downstream.evaluate import (
 )
 from ecgdist.downstream.evaluation import Features, versions
 from ecgdist.downstream.finetuning.config import FineTuneConfig
+from ecgdist.downstream.finetuning.job import with_whole_places
 from ecgdist.downstream.finetuning.rivals import FAILED, has_ended
 from ecgdist.downstream.sweep.trial import run_trial
 from ecgdist.errors import DataError, RunStopped
@@ -178,7 +179,8 @@ class _Job:
     def _training(self, cell: Cell, splits: Splits) -> FineTuneConfig:
         model = self._model.config
         rows = int(splits.rows("train").sum())
-        return self._config.training(cell, rows, model.encoder, model.preprocessing.device)
+        training = self._config.training(cell, rows, model.encoder, model.preprocessing.device)
+        return with_whole_places(training)
 
     def judged(self) -> Benchmark:
         """Judge all predictors."""

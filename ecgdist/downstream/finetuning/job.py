@@ -35,12 +35,17 @@ def finetune(config: FineTuneConfig, console: Console | None = None) -> Pretrain
     """
     check_task(config.task)  # before anything is read
     run = Location.of(config.out)
-    config = with_stage_of(run, with_whole_paths(config))
-    files = {"model": config.model, "task": config.task if config.task.endswith(TASK_FILES) else None}
-    whole = {name: Location.of(where).uri for name, where in files.items() if where is not None}
-    config = config.model_copy(update=whole)
+    config = with_stage_of(run, with_whole_places(config))
     TuneJob(FineTunePlan.of(config), console or Console()).run()
     return PretrainResult(run, run / MODEL)
+
+
+def with_whole_places(config: FineTuneConfig) -> FineTuneConfig:
+    """The same for processes that work in other folders."""
+    config = with_whole_paths(config)
+    files = {"model": config.model, "task": config.task if config.task.endswith(TASK_FILES) else None}
+    whole = {name: Location.of(where).uri for name, where in files.items() if where is not None}
+    return config.model_copy(update=whole)
 
 
 class TuneJob(TrainingJob):

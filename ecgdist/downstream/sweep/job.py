@@ -16,6 +16,7 @@ from rich.console import Console
 from ecgdist.downstream.claim import claim
 from ecgdist.downstream.evaluate import EvaluateConfig
 from ecgdist.downstream.finetuning.goals import metric_of
+from ecgdist.downstream.finetuning.job import with_whole_places
 from ecgdist.downstream.finetuning.judge import evaluate_tuned
 from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.downstream.finetuning.rivals import name_of
@@ -135,7 +136,7 @@ class _Search(Searcher):  # type: ignore[misc]  # Ray's classes are untyped here
             self._next += 1
         self._running[trial_id] = record
         self._say(f"trial {record.number}: {json.dumps(record.values)}")
-        settings = self._config.trial(record.number, record.values)
+        settings = with_whole_places(self._config.trial(record.number, record.values))
         return {"finetune": settings.model_dump(mode="json")}
 
     def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:

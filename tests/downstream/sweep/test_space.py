@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ecgdist.config import build
 from ecgdist.downstream.sweep.config import SweepConfig
+from ecgdist.downstream.sweep.job import _Search
 from ecgdist.downstream.sweep.result import choose, ranked
 from ecgdist.downstream.sweep.space import Dimension, Suggestions
 from ecgdist.downstream.sweep.trial import Outcome, Record
 from ecgdist.errors import ConfigError
+from ecgdist.storage import Location
 
 SPACE = {
     "optimizer.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -111,3 +114,17 @@ def test_the_best_is_chosen_by_validation_and_of_equals_the_first() -> None:
     assert chosen is not None
     assert chosen.record.number == 2
     assert choose(outcomes[1:2], "max") is None
+
+
+def test_a_trial_finds_what_lies_beside_the_sweep_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray Tune runs every trial in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    search = _Search(build(SweepConfig, GIVEN), Location.of("o/trials"), said.append)
+    settings = search.suggest("first")["finetune"]
+    places = {"model": "m", "corpus": "c", "out": "o/trials/00000"}
+    assert {name: settings[name] for name in places} == {n: str(tmp_path / at) for n, at in places.items()}
+    assert settings["task"] == "ptbxl-super"
+    assert said[0].startswith("trial 0: ")
