@@ -15,7 +15,7 @@ S3_ATTEMPTS = 8
 """Tries of a request. At one failed request in twenty, one fails for good once in 25 thousand million."""
 
 PATIENCE_S = 600.0
-"""How long a run waits for storage that is away; see `ecgdist.patience`."""
+"""How long a run waits for storage that is away (see `ecgdist.patience`), and whoever follows a job for its cluster."""
 
 BEAT_S = 5.0
 """Between heartbeats of a run's lease."""

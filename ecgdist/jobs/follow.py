@@ -11,9 +11,8 @@ import aiohttp
 from ray.job_submission import JobDetails, JobSubmissionClient
 
 from ecgdist.jobs.cluster import OutOfReach, job_details
+from ecgdist.timelimits import PATIENCE_S
 
-PATIENCE_S = 600.0
-"""How long a cluster may be out of reach."""
 _SILENT_S = 120.0
 """A connection on which nothing comes for so long is made anew: its other end may be gone without a word."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 15.0
