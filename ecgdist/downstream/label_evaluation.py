@@ -155,7 +155,7 @@ class MultilabelEvaluation(Evaluation):
         if not self.subgroups:
             return []
         table = Table(
-            title="by subgroup, macro AUROC of the pretrained encoder",
+            title=f"by subgroup, macro AUROC of the {self.arms[0]} encoder",
             caption=Text(small_note(self.small_subgroups)),
             caption_justify="left",
         )
@@ -174,7 +174,7 @@ class MultilabelEvaluation(Evaluation):
         ours, other = self.pretrained.metrics.macro.auroc, self.random_encoder.metrics.macro.auroc
         difference = self.difference.auroc
         if difference.low > 0:
-            verdict = "the pretrained encoder is the better one on this test set"
+            verdict = f"the {self.arms[0]} encoder is the better one on this test set"
         elif difference.high < 0:
             verdict = "the untrained encoder is the better one on this test set"
         else:

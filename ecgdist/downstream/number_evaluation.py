@@ -112,7 +112,7 @@ class RegressionEvaluation(Evaluation):
         """The two mean absolute errors, and whether they differ."""
         difference = self.difference.mae
         if difference.high < 0:
-            verdict = "the pretrained encoder is the better one on this test set"
+            verdict = f"the {self.arms[0]} encoder is the better one on this test set"
         elif difference.low > 0:
             verdict = "the untrained encoder is the better one on this test set"
         else:
