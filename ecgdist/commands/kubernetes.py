@@ -11,7 +11,7 @@ from ecgdist.commands.shell import Set, reported, say
 
 @reported
 def k8s_render(
-    config_file: Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="Of pack or of pretrain.")],
+    config_file: Annotated[str, typer.Argument(metavar="CONFIG.yaml", help="Of pack, pretrain or sweep.")],
     overlay: Annotated[str, typer.Option(help="cpu-dev, gpu, gpu-spot, airgapped, or one of your own.")],
     image: Annotated[str, typer.Option(help="Image of this project, NAME@sha256:DIGEST.")],
     redis_image: Annotated[

@@ -11,16 +11,17 @@ import yaml
 
 import ecgdist
 from ecgdist.config import Config, load, merged, parse_overrides, read_yaml
+from ecgdist.downstream.sweep.config import SweepConfig
 from ecgdist.errors import ConfigError
 from ecgdist.k8s.check import check
 from ecgdist.k8s.house import ROLE_ANNOTATION
 from ecgdist.k8s.manifests import Cluster, Manifests, Object, at, build_overlay
 from ecgdist.k8s.sizes import GIB, Sizes
 from ecgdist.packing.config import PackConfig
-from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.config import PretrainConfig, TrainConfig
 
 COMPONENT = "app.kubernetes.io/component"
-JOBS: dict[str, type[Config]] = {"pack": PackConfig, "pretrain": PretrainConfig}
+JOBS: dict[str, type[Config]] = {"pack": PackConfig, "sweep": SweepConfig, "pretrain": PretrainConfig}
 """Jobs that can be rendered, by the name of their RayJob, and what configures them."""
 _CLUSTER, _REDIS = "cluster", "redis"
 _CPU, _GPU = "cpu", "gpu"
@@ -51,7 +52,7 @@ class Job:
             ConfigError: for a wrong key or value.
         """
         values = merged(read_yaml(file), parse_overrides(overrides))
-        name = "pack" if "sources" in values else "pretrain"
+        name = "pack" if "sources" in values else "sweep" if "space" in values else "pretrain"
         config = load(JOBS[name], file, overrides)
         return cls(name, config, yaml.safe_dump(values, sort_keys=False))
 
@@ -130,10 +131,10 @@ def render(
     manifests = Manifests(sorted(objects, key=lambda each: str(each["apiVersion"]).startswith("ray.io/")))
     _fill_site(manifests, site)
     _start(manifests, job)
-    if isinstance(job.config, PretrainConfig):
+    if (trained := _trained(job.config)) is not None:
         (cluster,) = manifests.clusters
-        on_gpu = _on_gpu(cluster, job.config)
-        sizes = Sizes.of(job.config, workers_per_pod, on_gpu, worker_gib)
+        run, runs = trained
+        sizes = Sizes.of(run, workers_per_pod, _on_gpu(cluster, run), worker_gib, runs)
         _fill_numbers(manifests, cluster, sizes)
     if findings := check(manifests):
         raise ConfigError("the manifests are not valid: " + "; ".join(map(str, findings)))
@@ -199,7 +200,14 @@ def _start(manifests: Manifests, job: Job) -> None:
         each["spec"]["entrypoint"] = f"python jobs/{job.name}.py /etc/ecgdist/{job.name}.yaml"
 
 
-def _on_gpu(cluster: Cluster, config: PretrainConfig) -> bool:
+def _trained(config: Config) -> tuple[TrainConfig, int] | None:
+    """A run that a job trains, and how many of its kind at the same time; None if it trains nothing."""
+    if isinstance(config, SweepConfig):
+        return config.first(), config.concurrent
+    return (config, 1) if isinstance(config, PretrainConfig) else None
+
+
+def _on_gpu(cluster: Cluster, config: TrainConfig) -> bool:
     """Whether workers get GPUs, where the overlay has some.
 
     Raises:

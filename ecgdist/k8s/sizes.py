@@ -1,4 +1,4 @@
-"""How many pods a pretraining run needs, and what each must have."""
+"""How many pods a run or a sweep needs, and what each must have."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 from ecgdist.config import build
+from ecgdist.errors import ConfigError
 from ecgdist.preprocessing import PackStep, Preprocessing
-from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.config import PretrainConfig, TrainConfig
 from ecgdist.pretraining.nodes import check_node
 from ecgdist.pretraining.zero import count_parameters, state_bytes
 from ecgdist.record import NUM_LEADS
@@ -25,6 +26,8 @@ _READERS = 2
 _STATES = 2
 """Copies of the training state: the state itself, or what a GPU's is offloaded through, and a checkpoint's."""
 _SPARE = 1.25
+_LEADER_CPUS = 0.01
+"""Of the process that leads a trial of a sweep."""
 _NCCL_GIB = 1
 """Of /dev/shm for the GPUs of one pod to talk to each other, for each of them."""
 
@@ -59,30 +62,38 @@ class Sizes:
 
     @classmethod
     def of(
-        cls, config: PretrainConfig, workers_per_pod: int, on_gpu: bool, worker_gib: float | None = None
+        cls,
+        config: TrainConfig,
+        workers_per_pod: int,
+        on_gpu: bool,
+        worker_gib: float | None = None,
+        runs: int = 1,
     ) -> Sizes:
-        """Sizes for a run.
+        """Sizes for a run, or several of its kind at the same time.
 
         Args:
             config: of the run.
             workers_per_pod: at most; on GPUs, how many one machine has.
             on_gpu: whether each worker gets a GPU.
-            worker_gib: memory for one worker with its read tasks; None reckons it.
+            worker_gib: memory for one worker with its read tasks; None reckons it, for pretraining.
+            runs: at the same time.
 
         Raises:
-            ConfigError: if Ray would start more workers on a pod than it can feed.
+            ConfigError: if Ray would start more workers on a pod than it can feed, or memory cannot be reckoned.
         """
         workers, stream = config.workers, config.data.stream
-        each = min(workers_per_pod, workers.most)
-        ray_cpus = math.ceil(each * (workers.cpus_each + _READERS * stream.cpus_per_task))
+        least, most = runs * workers.least, runs * workers.most
+        each = min(workers_per_pod, most)
+        leaders = _LEADER_CPUS * (runs if runs > 1 else 0)
+        ray_cpus = math.ceil(each * (workers.cpus_each + _READERS * stream.cpus_per_task) + leaders)
         if workers.is_elastic:
             check_node(config, ray_cpus, each if on_gpu else None)
         gpus = each if on_gpu else 0
         store_gib = max(1, math.ceil(each * _READERS * stream.object_store_bytes / GIB))
         shm_gib = store_gib + max(1, gpus * _NCCL_GIB)
         return cls(
-            least=math.ceil(workers.least / each),
-            most=math.ceil(workers.most / each),
+            least=math.ceil(least / each),
+            most=math.ceil(most / each),
             workers=each,
             gpus=gpus,
             ray_cpus=ray_cpus,
@@ -92,8 +103,13 @@ class Sizes:
         )
 
 
-def _worker_gib(config: PretrainConfig, on_gpu: bool) -> float:
+def _worker_gib(config: TrainConfig, on_gpu: bool) -> float:
     """Memory of one worker's processes, reckoned for a corpus of the default rate and length."""
+    if not isinstance(config, PretrainConfig):
+        raise ConfigError(
+            "the memory of a worker that trains on labels depends on the model in its folder, which is not read here; "
+            "give --worker-gib"
+        )
     preprocessing = build(Preprocessing, {"pack": PackStep(), "device": config.device})
     parameters = count_parameters(config.encoder, config.objective, preprocessing.window_samples)
     row_bytes = 2 * NUM_LEADS * preprocessing.pack.num_samples

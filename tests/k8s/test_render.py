@@ -95,6 +95,22 @@ def test_a_rendered_job_is_whole_valid_and_awake() -> None:
     assert (gpu["minReplicas"], gpu["maxReplicas"], gpu["rayStartParams"]["num-gpus"]) == (1, 4, "8")
 
 
+def test_a_sweep_has_room_for_its_trials_at_a_time() -> None:
+    wanted = job("sweep.yaml")
+    with pytest.raises(ConfigError, match="give --worker-gib"):
+        render(wanted, FOLDER, "gpu", Site(IMAGE))
+    manifests = render(wanted, FOLDER, "gpu-spot", Site(IMAGE), workers_per_pod=4, worker_gib=16)
+    assert not check(manifests)
+    spec = one(manifests, "RayJob", "sweep")["spec"]
+    assert spec["entrypoint"] == "python jobs/sweep.py /etc/ecgdist/sweep.yaml"
+    assert yaml.safe_load(one(manifests, "ConfigMap", "ecgdist-sweep")["data"]["sweep.yaml"])["trials"] == 32
+    gpu = groups(manifests)["gpu"]
+    assert (gpu["minReplicas"], gpu["maxReplicas"]) == (2, 2), "four trials of two GPUs on pods of four"
+    assert gpu["rayStartParams"]["num-gpus"] == "4"
+    # Two CPUs for each of four workers, a half for each of two read tasks, and what leads the trials.
+    assert gpu["rayStartParams"]["num-cpus"] == "13"
+
+
 def test_workers_fill_pods_of_any_width() -> None:
     wanted = job("pretrain-gpu.yaml", "workers.count=null", "workers.min=5", "workers.max=12")
     manifests = render(wanted, FOLDER, "gpu", Site(IMAGE), workers_per_pod=4, worker_gib=10)
