@@ -8,7 +8,7 @@ from collections.abc import Callable
 from ecgdist.doctor.cluster import Cluster, examine_cluster, local_authentication, ray_address_finding
 from ecgdist.doctor.configuration import run_findings
 from ecgdist.doctor.finding import Examination, Finding
-from ecgdist.doctor.machine import Machine, gpu_finding, shm_finding
+from ecgdist.doctor.machine import Machine, gpu_finding, own_address_finding, shm_finding
 from ecgdist.doctor.objectstorage import object_storage_findings
 from ecgdist.doctor.roundtrip import round_trip
 from ecgdist.doctor.versions import installed_version, version_findings
@@ -46,6 +46,8 @@ def examine(
     if address is not None:
         cluster = examine_cluster(address, installed_version("ray"))
         findings += cluster.findings
+        if len(cluster.nodes or ()) > 1 and not _wants_gpu(config):
+            findings.append(own_address_finding(machine))
     else:
         findings.append(local_authentication(os.environ))
         if found := ray_address_finding(os.environ.get("RAY_ADDRESS", "")):

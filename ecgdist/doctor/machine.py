@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import socket
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ class Machine:
         gpus: names of the GPUs that torch sees.
         has_nvidia: whether the driver of NVIDIA is there, whatever torch sees.
         nccl: version of NCCL, or None.
+        own_address: that its name stands for, or None.
+        gloo_interface: of ``GLOO_SOCKET_IFNAME``, or None.
     """
 
     cores: int
@@ -35,6 +39,8 @@ class Machine:
     gpus: tuple[str, ...] = ()
     has_nvidia: bool = False
     nccl: str | None = None
+    own_address: str | None = None
+    gloo_interface: str | None = None
 
     @classmethod
     def here(cls) -> Machine:
@@ -50,6 +56,8 @@ class Machine:
             else (),
             has_nvidia=Path("/dev/nvidiactl").exists(),
             nccl=".".join(map(str, torch.cuda.nccl.version())) if has_gpu else None,  # type: ignore[no-untyped-call]
+            own_address=_own_address(),
+            gloo_interface=os.environ.get("GLOO_SOCKET_IFNAME"),
         )
 
 
@@ -151,6 +159,32 @@ def gpu_finding(machine: Machine, wanted: bool) -> Finding:
         measured="none on this machine",
         advice="run on a node with GPUs, or set workers.accelerator to auto or cpu" if wanted else None,
     )
+
+
+def own_address_finding(machine: Machine) -> Finding:
+    """Whether training processes of other machines can reach those of this one, on CPU.
+
+    Gloo listens at the address that the machine's name stands for, unless it is told an interface.
+    """
+    check, address = "own address", machine.own_address
+    if machine.gloo_interface is not None:
+        return Finding(check=check, level="ok", measured=f"gloo uses {machine.gloo_interface}")
+    if address is not None and not ipaddress.ip_address(address).is_loopback:
+        return Finding(check=check, level="ok", measured=f"this machine's name stands for {address}")
+    return Finding(
+        check=check,
+        level="warning",
+        measured=f"this machine's name stands for {address or 'no address'}, where no other machine reaches it",
+        advice="if it is a node that trains on CPU with others, set GLOO_SOCKET_IFNAME to the interface of its address "
+        "(such as eth0) before `ray start`, there and on every node like it",
+    )
+
+
+def _own_address() -> str | None:
+    try:
+        return socket.gethostbyname(socket.gethostname())
+    except OSError:
+        return None
 
 
 def _size(path: str) -> int | None:

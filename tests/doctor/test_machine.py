@@ -9,6 +9,7 @@ from ecgdist.doctor.machine import (
     cores_finding,
     gpu_finding,
     memory_finding,
+    own_address_finding,
     scratch_finding,
     shm_finding,
 )
@@ -58,3 +59,13 @@ def test_gpus_are_asked_of_torch() -> None:
     unseen = replace(MACHINE, has_nvidia=True)
     assert [gpu_finding(unseen, wanted).level for wanted in (False, True)] == ["warning", "error"]
     assert [gpu_finding(MACHINE, wanted).level for wanted in (False, True)] == ["ok", "error"]
+
+
+def test_a_name_that_stands_for_the_machine_itself_is_no_address_for_others() -> None:
+    assert own_address_finding(replace(MACHINE, own_address="10.0.0.7")).level == "ok"
+    for alone in ("127.0.1.1", "127.0.0.1", None):
+        found = own_address_finding(replace(MACHINE, own_address=alone))
+        assert found.level == "warning"
+        assert "GLOO_SOCKET_IFNAME" in str(found.advice)
+    told = replace(MACHINE, own_address="127.0.1.1", gloo_interface="eth1")
+    assert own_address_finding(told).measured == "gloo uses eth1"
