@@ -97,9 +97,10 @@ def find_hung(heard: Mapping[int, Heard], limit_s: float) -> str | None:
         heard: of every rank, by rank.
         limit_s: how long a rank may be at one place.
     """
-    if all(one.there_s <= limit_s for one in heard.values()):
-        return None
     missing = _missing(heard, limit_s)
+    # Others may wait for longer, for a rank that goes on, if slowly.
+    if not missing or any(heard[rank].there_s <= limit_s for rank in missing):
+        return None
     places = [heard[rank].place for rank in missing]
     if all(place is not None and place.is_patient for place in places):
         return None
@@ -120,7 +121,7 @@ def _missing(heard: Mapping[int, Heard], limit_s: float) -> list[int]:
     if silent:
         return silent
     positions = {rank: one.place.position for rank, one in heard.items() if one.place is not None}
-    return [rank for rank, position in positions.items() if position == min(positions.values())]
+    return [rank for rank, position in positions.items() if position == min(positions.values(), default=None)]
 
 
 def _ranks(ranks: list[int], waits: bool = True) -> str:

@@ -50,6 +50,12 @@ def test_nothing_is_said_while_every_rank_goes_on() -> None:
     assert find_hung({0: heard(9, 3, "all_reduce", 50), 1: heard(9, 2, "the backward pass", 50)}, 60) is None
 
 
+def test_a_rank_that_goes_on_slowly_is_waited_for() -> None:
+    assert (
+        find_hung({0: heard(9, 90, "all_gather", 500), 1: heard(9, 60, "a validation batch", 3)}, 60) is None
+    )
+
+
 def test_the_rank_that_is_behind_is_named_with_the_collective_that_waits_for_it() -> None:
     ranks = {
         0: heard(9, 3, "all_reduce", 61),

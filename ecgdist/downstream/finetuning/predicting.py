@@ -52,7 +52,7 @@ def predict_rows(
     ):
         present = torch.from_numpy(lead_mask).to(device)
         count = torch.from_numpy(valid_samples.astype(np.int64)).to(device)
-        with torch.no_grad():
+        with group.whereabouts.at("a validation batch"), torch.no_grad():
             windows, valid = preprocessing.inputs(torch.from_numpy(signal).to(device), count, present)
             parts = [forward(w, v, present) for w, v in zip(windows.unbind(1), valid.unbind(1), strict=True)]
         found.append(torch.stack(parts).mean(dim=0).double())
