@@ -15,6 +15,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +29,10 @@ from botocore.exceptions import ClientError
 
 from ecgdist import s3
 from ecgdist.errors import MissingFileError, OutsideLinkError, StorageError
+from ecgdist.timelimits import LOCK_S
 
 _S3 = "s3://"
+_LOCK_LOOK_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -338,10 +341,26 @@ def _replacing(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(lock: Path) -> Iterator[None]:
-    """Alone among all processes that ask for this lock, on other machines of a shared file system, too."""
+    """Alone among all processes that ask for this lock, on other machines of a shared file system, too.
+
+    Raises:
+        StorageError: one that may pass, if another process keeps the lock, as one that is stopped does.
+    """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + LOCK_S
     with lock.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, and when a process is killed
+        while True:
+            try:  # released when the file is closed, and when a process is killed
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise StorageError(
+                        f"{lock} is locked for {LOCK_S:.0f} s by a process that seems to stand still; end it",
+                        str(lock),
+                        may_pass=True,
+                    ) from None
+            time.sleep(_LOCK_LOOK_S)
         yield
 
 

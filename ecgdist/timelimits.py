@@ -11,6 +11,8 @@ S3_CONNECT_S = 2
 """To reach a storage server."""
 S3_SILENCE_S = 30.0
 """Silence after which a request to storage is given up, unless ``ECGDIST_S3_TIMEOUT_S`` says otherwise."""
+LOCK_S = 30.0
+"""For the lock of a small file on a disk that is shared: whoever holds it writes that file, and nothing else."""
 S3_ATTEMPTS = 8
 """Tries of a request. At one failed request in twenty, one fails for good once in 25 thousand million."""
 

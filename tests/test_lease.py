@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 
-from ecgdist.errors import ConfigError, TrainingError
+from ecgdist import storage
+from ecgdist.errors import ConfigError, StorageError, TrainingError
 from ecgdist.identity import ProcessIdentity
 from ecgdist.lease import BEAT_S, EXPIRES_S, LEASE, Lease, expires_in_s, still_holds
 from ecgdist.s3 import TIMEOUT
@@ -65,6 +68,39 @@ def holder(run: Location) -> Iterator[subprocess.Popen[str]]:
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+def pause(holder: subprocess.Popen[str], run: Location) -> None:
+    """Stop the holder between two heartbeats: in the middle of one it would keep the lock of the file."""
+    while True:
+        holder.send_signal(signal.SIGSTOP)
+        until(lambda: psutil.Process(holder.pid).status() == psutil.STATUS_STOPPED)
+        if run.is_s3 or is_free(Path(run.uri) / f".{LEASE}.lock"):
+            return
+        holder.send_signal(signal.SIGCONT)
+        time.sleep(_BEAT_S / 3)
+
+
+def is_free(lock: Path) -> bool:
+    with lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_lock_that_a_stopped_process_keeps_is_waited_for_and_then_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "LOCK_S", 0.2)
+    lock = tmp_path / ".note.lock"
+    with lock.open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(StorageError, match="seems to stand still; end it") as raised:
+            Location.of(tmp_path / "note").exchange(None, b"1")
+        assert raised.value.may_pass
+    assert Location.of(tmp_path / "note").exchange(None, b"1")
 
 
 def test_a_second_process_is_refused_while_the_first_lives(
@@ -131,7 +167,7 @@ def test_it_is_given_back_after_an_error_too(run: Location) -> None:
 
 def test_who_was_paused_too_long_has_lost_it(run: Location, holder: subprocess.Popen[str]) -> None:
     """And learns it at its next heartbeat; what it holds in its hands it does not write any more."""
-    holder.send_signal(signal.SIGSTOP)
+    pause(holder, run)
     elsewhere(run)  # its own note differs from what it wrote itself, as if another had taken over
     with take(run) as lease:
         holder.send_signal(signal.SIGCONT)
