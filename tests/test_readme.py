@@ -193,6 +193,7 @@ def test_a_model_is_used_as_shown(shown: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_model_is_fine_tuned_and_swept_as_shown(shown: Path) -> None:
     (commands,) = (block for block in blocks("bash") if "ecgdist finetune" in block)
     set_before = [re.findall(rf"^{name}=.*$", README.read_text(), re.M)[0] for name in ("ECGS", "ECG")]
