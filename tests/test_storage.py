@@ -183,6 +183,7 @@ def test_a_wrong_secret_is_refused_without_showing_it(s3: S3Server, monkeypatch:
         assert "wrong-secret-value" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_an_unreachable_server_is_reported(s3_unreachable: None) -> None:
     began = time.monotonic()
     with pytest.raises(StorageError, match="cannot be reached"):

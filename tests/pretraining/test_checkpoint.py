@@ -135,6 +135,7 @@ def test_the_state_in_the_list_of_files_is_hashed_too(two_checkpoints: Path) -> 
     assert "damaged" in warnings[0]
 
 
+@pytest.mark.slow
 def test_a_folder_without_training_state_is_an_error(processes: GroupOf, tmp_path: Path) -> None:
     (answer,) = processes(1).run(load_from, str(tmp_path))
     assert isinstance(answer, DataError)

@@ -141,7 +141,8 @@ def test_deepspeed_trains_the_same_model(
         assert largest_difference(teacher, expected[2]) < TOLERANCE
 
 
-@pytest.mark.parametrize("arm", ["GL", *slow("CL")])
+@pytest.mark.slow
+@pytest.mark.parametrize("arm", ["GL", "CL"])
 @pytest.mark.parametrize("zero_stage", [*slow(0), 3])
 def test_deepspeed_trains_the_pure_arms(
     processes: GroupOf, whole_batch: dict[str, Trained], arm: str, zero_stage: int
@@ -318,7 +319,7 @@ AUGMENT = AugmentConfig.model_validate(
 )
 
 
-@pytest.mark.parametrize(("world_size", "micro_batch"), [(1, 1), (2, 2), (3, 10)])
+@pytest.mark.parametrize(("world_size", "micro_batch"), [*slow((1, 1), (3, 10)), (2, 2)])
 def test_augmented_views_are_those_of_the_global_batch(
     processes: GroupOf, whole_batch: dict[str, Trained], world_size: int, micro_batch: int
 ) -> None:

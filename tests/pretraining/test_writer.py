@@ -152,6 +152,7 @@ def save_while_storage_fails(where: str, times: int, patience_s: float) -> dict[
     return {"error": error, "first": first, "left": left_over, "end": names(where), "warnings": warnings}
 
 
+@pytest.mark.slow
 def test_storage_that_is_away_for_a_while_is_waited_for(processes: GroupOf, tmp_path: Path) -> None:
     (found,) = processes(1).run(save_while_storage_fails, str(tmp_path), 7, 60.0)
     assert found["error"] == ""

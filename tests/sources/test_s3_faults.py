@@ -77,6 +77,7 @@ def test_many_small_objects(s3: S3Server, proxy: FaultyS3, tmp_path: Path) -> No
     assert 8 <= proxy.most_at_once <= 16
 
 
+@pytest.mark.slow
 def test_rows_of_a_big_file(s3: S3Server, proxy: FaultyS3, tmp_path: Path) -> None:
     rows = [code15_row(exam, exam % 2) for exam in range(120)]
     parts = {part: [exam for exam in range(119, -1, -1) if exam % 2 == part] for part in (0, 1)}

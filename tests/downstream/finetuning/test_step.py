@@ -72,6 +72,7 @@ def test_losses_and_weights_are_those_of_the_whole_batch(
         assert largest_difference(found, weights) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_dropout_is_drawn_for_the_row_and_the_step(processes: GroupOf) -> None:
     """Not for the rank or the micro-batch: any number of them drops the same values."""
     setting = Setting(dropout=0.5, learning_rate=5e-5)
