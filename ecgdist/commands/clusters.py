@@ -15,6 +15,8 @@ from ecgdist.commands.shell import AsJson, ConfigFile, Set, error_console, out_c
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+    from ecgdist.jobs.submit import JobRequest, Options
+
 _INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
@@ -65,7 +67,7 @@ def submit(
     """Run a command as a Ray job, and follow its log; exits as the job does, with 75 if it saved and stopped."""
     from ecgdist.jobs.cluster import address_of, connect
     from ecgdist.jobs.secrets import job_environment
-    from ecgdist.jobs.submit import JobRequest, Options, entrypoint_of
+    from ecgdist.jobs.submit import JobRequest, Options
     from ecgdist.jobs.submit import submit as send
 
     options = Options(
@@ -80,12 +82,7 @@ def submit(
     )
     request = JobRequest.load(command, config_file, overrides or ())
     if dry_run:
-        with request.prepared(options) as upload:
-            upload.check_size(upload_limit_mb)
-            say(f"would send {upload}")
-        say(f"to run {entrypoint_of(command, python or 'python')}")
-        say("with " + " ".join(f"{name}={value}" for name, value in options.environment.items()))
-        print(yaml.safe_dump(request.config.model_dump(mode="json"), sort_keys=False), end="")
+        _show(request, options)
         return
     where = address_of(address, os.environ)
     client = connect(where)
@@ -95,6 +92,18 @@ def submit(
         return
     say(f"job {sent} is submitted; Ctrl-C leaves it running")
     _follow(client, sent, where)
+
+
+def _show(request: JobRequest, options: Options) -> None:
+    """What would be sent, and what the cluster would run."""
+    from ecgdist.jobs.submit import entrypoint_of
+
+    with request.prepared(options) as upload:
+        upload.check_size(options.limit_mb)
+        say(f"would send {upload}")
+    say(f"to run {entrypoint_of(request.command, options.python or 'python')}")
+    say("with " + " ".join(f"{name}={value}" for name, value in options.environment.items()))
+    print(yaml.safe_dump(request.config.model_dump(mode="json"), sort_keys=False), end="")
 
 
 @reported
