@@ -37,6 +37,7 @@ from ecgdist.downstream.evaluation import Features, versions
 from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.job import with_whole_places
 from ecgdist.downstream.finetuning.rivals import FAILED, has_ended
+from ecgdist.downstream.sweep.config import LEADER_CPUS
 from ecgdist.downstream.sweep.trial import run_trial
 from ecgdist.errors import DataError, RunStopped
 from ecgdist.lease import Lease
@@ -54,8 +55,6 @@ _LOST = (
     ray.exceptions.OutOfMemoryError,
     ray.exceptions.NodeDiedError,
 )
-_LEADER_CPUS = 0.01
-"""Of the process that leads a training, which waits for its workers."""
 
 
 def benchmark(config: BenchmarkConfig, console: Console) -> Benchmark:
@@ -134,7 +133,7 @@ class _Job:
         if not waiting:
             return
         self._say(f"{count} trainings, of which {count - len(waiting)} have ended already")
-        cpus = math.ceil(self._config.concurrent * (local_cpus(waiting[0]) + _LEADER_CPUS))
+        cpus = math.ceil(self._config.concurrent * (local_cpus(waiting[0]) + LEADER_CPUS))
         with ray_session(num_cpus=cpus), user_errors():
             left = self._run(waiting)
         if left:
@@ -145,7 +144,7 @@ class _Job:
 
     def _run(self, waiting: list[FineTuneConfig]) -> int:
         """Train; how many have not ended."""
-        lead = ray.remote(num_cpus=_LEADER_CPUS, max_retries=0)(run_trial)
+        lead = ray.remote(num_cpus=LEADER_CPUS, max_retries=0)(run_trial)
         running: dict[Any, FineTuneConfig] = {}
         queue = list(waiting)
         while queue or running:

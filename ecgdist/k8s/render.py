@@ -200,11 +200,11 @@ def _start(manifests: Manifests, job: Job) -> None:
         each["spec"]["entrypoint"] = f"python jobs/{job.name}.py /etc/ecgdist/{job.name}.yaml"
 
 
-def _trained(config: Config) -> tuple[TrainConfig, int] | None:
-    """A run that a job trains, and how many of its kind at the same time; None if it trains nothing."""
+def _trained(config: Config) -> tuple[TrainConfig, int | None] | None:
+    """A run that a job trains, and how many of its kind it leads at the same time; None if it trains nothing."""
     if isinstance(config, SweepConfig):
         return config.first(), config.concurrent
-    return (config, 1) if isinstance(config, PretrainConfig) else None
+    return (config, None) if isinstance(config, PretrainConfig) else None
 
 
 def _on_gpu(cluster: Cluster, config: TrainConfig) -> bool:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ecgdist.config import build
+from ecgdist.downstream.sweep.config import LEADER_CPUS
 from ecgdist.errors import ConfigError
 from ecgdist.preprocessing import PackStep, Preprocessing
 from ecgdist.pretraining.config import PretrainConfig, TrainConfig
@@ -26,8 +27,6 @@ _READERS = 2
 _STATES = 2
 """Copies of the training state: the state itself, or what a GPU's is offloaded through, and a checkpoint's."""
 _SPARE = 1.25
-_LEADER_CPUS = 0.01
-"""Of the process that leads a trial of a sweep."""
 _NCCL_GIB = 1
 """Of /dev/shm for the GPUs of one pod to talk to each other, for each of them."""
 
@@ -67,7 +66,7 @@ class Sizes:
         workers_per_pod: int,
         on_gpu: bool,
         worker_gib: float | None = None,
-        runs: int = 1,
+        runs: int | None = None,
     ) -> Sizes:
         """Sizes for a run, or several of its kind at the same time.
 
@@ -76,15 +75,15 @@ class Sizes:
             workers_per_pod: at most; on GPUs, how many one machine has.
             on_gpu: whether each worker gets a GPU.
             worker_gib: memory for one worker with its read tasks; None reckons it, for pretraining.
-            runs: at the same time.
+            runs: as many at the same time, each led by a process of its own; None for one that is the job itself.
 
         Raises:
             ConfigError: if Ray would start more workers on a pod than it can feed, or memory cannot be reckoned.
         """
         workers, stream = config.workers, config.data.stream
-        least, most = runs * workers.least, runs * workers.most
+        least, most = (runs or 1) * workers.least, (runs or 1) * workers.most
         each = min(workers_per_pod, most)
-        leaders = _LEADER_CPUS * (runs if runs > 1 else 0)
+        leaders = LEADER_CPUS * (runs or 0)
         ray_cpus = math.ceil(each * (workers.cpus_each + _READERS * stream.cpus_per_task) + leaders)
         if workers.is_elastic:
             check_node(config, ray_cpus, each if on_gpu else None)

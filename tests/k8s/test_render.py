@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from ecgdist.cli import app
 from ecgdist.config import load
+from ecgdist.downstream.sweep.config import SweepConfig
 from ecgdist.errors import ConfigError
 from ecgdist.k8s.check import check
 from ecgdist.k8s.manifests import Manifests, Object, at, quantity
@@ -109,6 +110,14 @@ def test_a_sweep_has_room_for_its_trials_at_a_time() -> None:
     assert gpu["rayStartParams"]["num-gpus"] == "4"
     # Two CPUs for each of four workers, a half for each of two read tasks, and what leads the trials.
     assert gpu["rayStartParams"]["num-cpus"] == "13"
+
+
+def test_one_trial_at_a_time_is_led_by_a_process_too() -> None:
+    config = job("sweep.yaml", "concurrent=1").config
+    assert isinstance(config, SweepConfig)
+    led, alone = (Sizes.of(config.first(), 8, on_gpu=True, worker_gib=16, runs=runs) for runs in (1, None))
+    assert (led.ray_cpus, alone.ray_cpus) == (7, 6)
+    assert led.workers == alone.workers == 2
 
 
 def test_workers_fill_pods_of_any_width() -> None:

@@ -14,6 +14,8 @@ from ecgdist.downstream.sweep.space import Dimension, overrides_of
 from ecgdist.errors import ConfigError
 
 _SETTLED = ("out", "halving")
+LEADER_CPUS = 0.01
+"""Of the process that leads a training among several, which waits for its workers."""
 
 
 class SweepConfig(Config):

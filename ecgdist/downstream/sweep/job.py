@@ -20,7 +20,7 @@ from ecgdist.downstream.finetuning.job import with_whole_places
 from ecgdist.downstream.finetuning.judge import evaluate_tuned
 from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.downstream.finetuning.rivals import name_of
-from ecgdist.downstream.sweep.config import SweepConfig
+from ecgdist.downstream.sweep.config import LEADER_CPUS, SweepConfig
 from ecgdist.downstream.sweep.result import SweepResult, choose, read_result, write_result
 from ecgdist.downstream.sweep.space import Suggestions
 from ecgdist.downstream.sweep.trial import Outcome, Record, outcome, read_records, run_trial, write_record
@@ -33,8 +33,6 @@ from ecgdist.scratch import scratch_folder
 from ecgdist.storage import Location
 
 SWEEP = "sweep.json"
-_TRIAL_CPUS = 0.01
-"""Of the process that leads a trial, which waits for its workers."""
 
 
 def sweep(config: SweepConfig, console: Console | None = None) -> SweepResult:
@@ -75,10 +73,10 @@ def _run(folder: Location, config: SweepConfig, say: Callable[[str], None]) -> l
     first = config.first()
     FineTunePlan.of(first)  # what is wrong in all trials is said once
     search = _Search(config, trials, say)
-    cpus = math.ceil(config.concurrent * (local_cpus(first) + _TRIAL_CPUS))
+    cpus = math.ceil(config.concurrent * (local_cpus(first) + LEADER_CPUS))
     with ray_session(num_cpus=cpus), user_errors(), scratch_folder("tune") as notes:
         tune.Tuner(
-            tune.with_resources(_leading, {"cpu": _TRIAL_CPUS}),
+            tune.with_resources(_leading, {"cpu": LEADER_CPUS}),
             tune_config=tune.TuneConfig(
                 search_alg=search, num_samples=-1, max_concurrent_trials=config.concurrent
             ),
