@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from ecgdist.config import Config
 from ecgdist.corpus import Corpus
+from ecgdist.downstream.overrows import batches_of
 from ecgdist.errors import DataError
 from ecgdist.modelfolder import Model, sha256_of
-from ecgdist.record import bits_to_mask
 from ecgdist.storage import Location
 
 FACTS = ("record_id", "segment", "source", "patient_key", "split")
@@ -107,10 +107,8 @@ def _embeddings(
     model: Model, corpus: Corpus, rows: npt.NDArray[np.int64], batch_rows: int
 ) -> npt.NDArray[np.float32]:
     """``(rows, dim)``; as `features`, which would take memory for the whole corpus."""
-    facts = corpus.columns("lead_mask", "valid_samples")
-    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
     parts = [
-        model.embed_packed(signals, valid[chosen], lead_mask[chosen])
-        for chosen, signals in corpus.iter_signals(rows, batch_rows)
+        model.embed_packed(signal_uv, valid, lead_mask)
+        for _, signal_uv, valid, lead_mask in batches_of(corpus, rows, batch_rows)
     ]
     return np.concatenate([np.zeros((0, model.dim), np.float32), *parts])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,18 @@ OfBatch = Callable[
     [npt.NDArray[np.int16], npt.NDArray[np.integer], npt.NDArray[np.bool_]], npt.NDArray[np.floating]
 ]
 """``(b, 12, num_samples)`` microvolt, ``(b,)`` valid samples and ``(b, 12)`` lead masks -> ``(b, width)``."""
+
+
+Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int16], npt.NDArray[np.integer], npt.NDArray[np.bool_]]
+"""``(b,)`` rows, and of these what `OfBatch` takes."""
+
+
+def batches_of(corpus: Corpus, rows: npt.NDArray[np.int64], batch_rows: int) -> Iterator[Batch]:
+    """The signals of chosen rows, a batch at a time."""
+    facts = corpus.columns("lead_mask", "valid_samples")
+    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
+    for chosen, signal_uv in corpus.iter_signals(rows, batch_rows):
+        yield chosen, signal_uv, valid[chosen], lead_mask[chosen]
 
 
 def over_rows(
@@ -30,9 +42,7 @@ def over_rows(
     Returns:
         ``(rows of the index, width)``; NaN for rows that were not chosen.
     """
-    facts = corpus.columns("lead_mask", "valid_samples")
-    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
     found = np.full((corpus.manifest.rows, width), np.nan, dtype=dtype)
-    for chosen, signals in corpus.iter_signals(rows, batch_rows):
-        found[chosen] = of_batch(signals, valid[chosen], lead_mask[chosen])
+    for chosen, signal_uv, valid, lead_mask in batches_of(corpus, rows, batch_rows):
+        found[chosen] = of_batch(signal_uv, valid, lead_mask)
     return found

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ecgdist.corpus import Corpus
+from ecgdist.downstream.overrows import batches_of
 from ecgdist.modelfolder import Model
-from ecgdist.record import bits_to_mask
 
 BATCH = 64
 """Recordings among which the other half is looked for; chance is one in so many."""
@@ -48,13 +48,11 @@ def retrieve(
     if batch < 2:
         return None
     rows = rows[: len(rows) // batch * batch]
-    facts = corpus.columns("lead_mask", "valid_samples")
-    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
     embedded = np.empty((2, corpus.manifest.rows, model.dim), np.float32)
-    for chosen, signals in corpus.iter_signals(rows, batch):
-        length = valid[chosen] // 2
-        for number, half in enumerate(halves(signals, length)):
-            embedded[number, chosen] = model.embed_packed(half, length, lead_mask[chosen])
+    for chosen, signal_uv, valid, lead_mask in batches_of(corpus, rows, batch):
+        length = valid // 2
+        for number, half in enumerate(halves(signal_uv, length)):
+            embedded[number, chosen] = model.embed_packed(half, length, lead_mask)
     first, second = embedded[:, rows]
     if not (np.any(first, axis=1) & np.any(second, axis=1)).all():
         return None

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ecgdist.downstream.tasks import TASK_FILES
 from ecgdist.errors import ConfigError
 from ecgdist.jobs.kinds import Kind
 from ecgdist.storage import Location
-
-_S3 = "s3://"
-_TABLES = (".yaml", ".yml", ".csv")
-"""A task with such an ending is a file, not the name of a task that ships with the package."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +48,7 @@ def settle(values: Mapping[str, Any], kind: Kind) -> Settled:
         return f"{name}{equals}{where.uri}"
 
     def task(key: str, text: str) -> str:
-        if text.startswith(_S3) or not text.endswith(_TABLES):
+        if not text.endswith(TASK_FILES) or Location.of(text).is_s3:
             return text
         path = Path(text).expanduser().absolute()
         if not path.is_file():

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ecgdist.corpus import Corpus
+from ecgdist.downstream.overrows import Batch, batches_of
 from ecgdist.preprocessing import Preprocessing
 from ecgdist.pretraining.group import Group
-from ecgdist.record import NUM_LEADS, bits_to_mask
+from ecgdist.record import NUM_LEADS
 
 FloatArray = npt.NDArray[np.float64]
 Forward = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -47,9 +48,8 @@ def predict_rows(
     shares = np.array_split(rows, group.world_size)
     times = max(-(-len(share) // batch_rows) for share in shares)
     found = []
-    for signal, valid_samples, lead_mask in _filled(
-        _batches(corpus, shares[group.rank], batch_rows), times, preprocessing.num_samples
-    ):
+    own_batches = batches_of(corpus, shares[group.rank], batch_rows)
+    for _, signal, valid_samples, lead_mask in _filled(own_batches, times, preprocessing.num_samples):
         present = torch.from_numpy(lead_mask).to(device)
         count = torch.from_numpy(valid_samples.astype(np.int64)).to(device)
         with group.whereabouts.at("a validation batch"), torch.no_grad():
@@ -60,16 +60,6 @@ def predict_rows(
     return group.gather_rows(own, [len(share) for share in shares]).cpu().numpy()
 
 
-Batch = tuple[npt.NDArray[np.int16], npt.NDArray[np.integer], npt.NDArray[np.bool_]]
-
-
-def _batches(corpus: Corpus, rows: npt.NDArray[np.int64], batch_rows: int) -> Iterator[Batch]:
-    facts = corpus.columns("lead_mask", "valid_samples")
-    lead_mask, valid = bits_to_mask(facts["lead_mask"].to_numpy()), facts["valid_samples"].to_numpy()
-    for chosen, signal in corpus.iter_signals(rows, batch_rows):
-        yield signal, valid[chosen], lead_mask[chosen]
-
-
 def _filled(batches: Iterator[Batch], times: int, samples: int) -> Iterator[Batch]:
     """The batches, and silent ones of one row until there are `times`."""
     for batch in batches:
@@ -77,6 +67,7 @@ def _filled(batches: Iterator[Batch], times: int, samples: int) -> Iterator[Batc
         yield batch
     for _ in range(times):
         yield (
+            np.zeros(1, np.int64),
             np.zeros((1, NUM_LEADS, samples), np.int16),
             np.zeros(1, np.int64),
             np.zeros((1, NUM_LEADS), np.bool_),
