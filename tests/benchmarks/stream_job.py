@@ -3,7 +3,7 @@
 Both have processes of one thread, the same model, engine, configuration and, checked here, the same batches: their
 losses agree. What the job adds is Ray Train, the stream, votes, metrics and the console. It is measured with a process
 for every core of a machine of two, where Ray's own processes take their time from training, and with one, where a core
-is left for them, as on a node with accelerators.
+is left for them, as on a node with accelerators. Beside both stands what `ecgdist plan` foretells.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ import torch.distributed as dist
 import yaml
 
 from ecgdist.config import build
+from ecgdist.planning.estimate import Circumstances, estimate_pretraining
+from ecgdist.planning.layout import RunLayout
+from ecgdist.planning.request import PlanRequest
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.engine import DeepSpeedEngine
 from ecgdist.pretraining.group import Group
@@ -65,20 +68,24 @@ def settings(corpus: Path, out: Path, workers: int) -> dict[str, Any]:
 
 @dataclass
 class _Found:
-    """ECG/s of both sides by repeat, and the share of the job's time that it waited for batches, in percent."""
+    """ECG/s of both sides and of the plan by repeat, and the percentage of its time that the job waited for batches."""
 
     job: list[float] = field(default_factory=list)
     bare: list[float] = field(default_factory=list)
+    planned: list[float] = field(default_factory=list)
     waiting: list[float] = field(default_factory=list)
 
     def row(self, workers: int) -> list[str]:
-        ratios = [one / other for one, other in zip(self.job, self.bare, strict=True)]
-        cells = (cell(self.job, 2), cell(self.bare, 2), cell(ratios, 3), cell(self.waiting, 2))
-        return [str(workers), *cells]
+        rates = [cell(values, 2) for values in (self.job, self.bare, self.planned)]
+        ratios = [
+            cell([one / other for one, other in zip(self.job, others, strict=True)], 3)
+            for others in (self.bare, self.planned)
+        ]
+        return [str(workers), *rates, *ratios, cell(self.waiting, 2)]
 
 
 def job(arguments: argparse.Namespace) -> None:
-    """ECG/s of both, in turn.
+    """ECG/s of both, in turn, and of a plan that measures a core of this machine just before.
 
     Raises:
         RuntimeError: if a side fails, or trains otherwise than the other.
@@ -87,6 +94,8 @@ def job(arguments: argparse.Namespace) -> None:
         corpus = data.folders(sides=("ours",))[0]["ours"]
     found = {workers: _Found() for workers in WORKERS}
     for repeat in range(1, arguments.repeats + 1):
+        _, given = PlanRequest(measure=True).of(_config(corpus, 1))
+        print(f"one core: {given.rate.ecg_per_s:.2f} ECG/s", flush=True)
         for workers, values in found.items():
             with tempfile.TemporaryDirectory() as folder:
                 rate, losses, waiting = _ours(settings(corpus, Path(folder) / "run", workers), Path(folder))
@@ -94,10 +103,21 @@ def job(arguments: argparse.Namespace) -> None:
             _check(losses, theirs["losses"])
             values.job.append(rate)
             values.bare.append(theirs["rate"])
+            values.planned.append(_planned(_config(corpus, workers), given))
             values.waiting.append(100 * waiting)
             print(f"{workers} workers: {rate:.2f} and {theirs['rate']:.2f} ECG/s", flush=True)
         # After each repeat, so that a run that is stopped leaves what it has measured.
         _write(found, repeat)
+
+
+def _config(corpus: Path, workers: int) -> PretrainConfig:
+    return build(PretrainConfig, settings(corpus, Path("run"), workers))
+
+
+def _planned(config: PretrainConfig, given: Circumstances) -> float:
+    """ECG/s of a plan of this run."""
+    (found,) = estimate_pretraining(RunLayout.of_corpus(config), given, [config.workers.most]).by_workers
+    return found.ecg_per_s
 
 
 def _write(found: dict[int, _Found], repeats: int) -> None:
@@ -105,11 +125,13 @@ def _write(found: dict[int, _Found], repeats: int) -> None:
         f"`{SIZE}`, hybrid, fp32, ZeRO stage 0, processes of one thread, {ROWS_PER_WORKER} ECGs a step for each: ECG/s "
         f"over {STEPS} steps after the first {WARM_STEPS}, sides in turn, ratio repeat by repeat. Both train on the "
         f"same batches; all losses agree to {_AGREE:g}. Where there are as many workers as cores, all that Ray's own "
-        "processes do is taken from training; with one, a core is left for them, as on a node with accelerators."
+        "processes do is taken from training; with one, a core is left for them, as on a node with accelerators. "
+        "*Plan*: what `ecgdist plan --measure` foretells, which measures one process on the idle machine at the "
+        "beginning of a repeat; that workers on one machine share its memory and caches is not in it."
     )
     columns = (
-        *("workers", "`ecgdist pretrain`", "torchrun, batches in memory"),
-        *("job / torchrun", "of the job's time, waiting for batches, %"),
+        *("workers", "`ecgdist pretrain`", "torchrun, batches in memory", "plan"),
+        *("job / torchrun", "job / plan", "of the job's time, waiting for batches, %"),
     )
     write_section(
         "Our job beside a bare torchrun loop",
