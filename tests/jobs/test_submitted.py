@@ -9,9 +9,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -68,6 +69,60 @@ def test_pack_and_pretrain_run_as_shown(journey: Journey) -> None:
     assert "model written to s3://ecgdist/runs/dev/model" in journey.printed
     assert "job first has ended well; its results are in s3://ecgdist/runs/dev" in journey.printed
     assert "Job 'raysubmit_" in journey.printed, "the plain `ray job submit` runs, too"
+
+
+MODEL, CORPUS = "s3://ecgdist/runs/dev/model", "s3://ecgdist/corpora/ptb-xl"
+_SMALL = {"data": {"lanes": 8, "global_batch": 64}, "engine": {"precision": "fp32"}} | {
+    "workers": {"count": 2, "accelerator": "cpu"}
+}
+_TUNING = _SMALL | {"model": MODEL, "steps": 2, "epochs": None}
+_ARMS = _SMALL | {"steps": 2, "epochs": None, "encoder": {"size": "tiny"}}
+OTHERS: dict[str, tuple[str, dict[str, Any], str, str]] = {
+    "finetune": ("finetune.yaml", _TUNING, "step 2/2", "runs/tuned/model/model.safetensors"),
+    "evaluate": ("evaluate.yaml", {"model": MODEL}, "macro AUROC", "evaluations/hybrid-base.html"),
+    "embed": ("embed.yaml", {"model": MODEL}, "353 ECGs", "embeddings/hybrid-base/embedding.json"),
+    "sweep": (
+        "sweep-cpu-dev.yaml",
+        {"finetune": {"steps": 2, "epochs": None}, "trials": 1},
+        "best model:",
+        "sweeps/dev/report.html",
+    ),
+    "compare": (
+        "compare.yaml",
+        {"pretrain": _ARMS, "seeds": [0], "arms": {"GL": {"contrastive": {"weight": 0}}}},
+        "macro AUROC",
+        "comparisons/objectives/comparison.json",
+    ),
+    "benchmark": (
+        "benchmark-sample.yaml",
+        {
+            "model": MODEL, "corpus": CORPUS, "out": "s3://ecgdist/benchmark", "tasks": ["ptbxl-super"], "steps": 2,
+            "looks": 1, "modes": ["linear", "finetune"], "label_shares": [1.0], "label_seeds": [0],
+        },
+        "macro AUROC",
+        "benchmark/benchmark.json",
+    ),
+}  # fmt: skip
+"""Of each other command: its configuration, what is smaller here, and what it prints and leaves in the bucket."""
+
+
+@pytest.mark.parametrize("command", OTHERS)
+def test_every_other_command_is_a_job_too(journey: Journey, command: str) -> None:
+    config, changes, said, left = OTHERS[command]
+    words = [word for setting in settings(changes) for word in ("--set", setting)]
+    done = journey.cluster.ecgdist("submit", command, f"jobs/configs/{config}", *words)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert said in done.stdout
+    assert f"s3://{BUCKET}/{left}" in dict(objects(journey.cluster))
+
+
+def settings(values: Mapping[str, Any], under: str = "") -> Iterator[str]:
+    """``--set`` of each of these values."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from settings(value, f"{under}{name}.")
+        else:
+            yield f"{under}{name}={json.dumps(value)}"
 
 
 def test_jobs_are_listed_with_what_they_are(journey: Journey) -> None:
