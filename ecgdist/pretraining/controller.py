@@ -6,6 +6,7 @@ waiting until the node is gone. Here it gives the workers notice first: they sav
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,6 +20,7 @@ from ecgdist.pretraining.stopping import Cause
 from ecgdist.timelimits import RESIZE_S
 
 _LOOK_S = 0.2
+_LOG = logging.getLogger(__name__)
 
 
 class GiveNotice(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]  # Ray's classes are untyped here
@@ -50,7 +52,14 @@ class GiveNotice(ControllerCallback, WorkerGroupCallback):  # type: ignore[misc]
     def _let_them_leave(self) -> None:
         self._group.execute_single(0, give_notice, Cause.RESIZE)
         deadline = time.monotonic() + RESIZE_S
-        while time.monotonic() < deadline and not all(self._group.execute(has_left)):
+        while not all(self._group.execute(has_left)):
+            if time.monotonic() > deadline:
+                _LOG.warning(
+                    "the workers have not saved within %g s of the notice that their number changes, and are ended; "
+                    "the steps since the last checkpoint are done again",
+                    RESIZE_S,
+                )
+                return
             time.sleep(_LOOK_S)
 
 
