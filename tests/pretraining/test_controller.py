@@ -16,7 +16,10 @@ from ecgdist.pretraining.stopping import Cause
 
 
 class Workers:
-    """Stands for a group of Ray Train, whose workers leave after so many looks: no storage can be made to hang here."""
+    """Stands for a group of Ray Train, whose workers leave after so many looks.
+
+    A real one is resized in test_elastic_nodes.py.
+    """
 
     def __init__(self, looks: float) -> None:
         self.looks = looks
