@@ -25,7 +25,7 @@ from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.job import pretrain
 from ecgdist.pretraining.raytrain import local_cpus
 from ecgdist.raytools import ray_session
-from tests.benchmarks.learning import RATE_HZ, pretraining
+from tests.benchmarks.learning import FOLDS, RATE_HZ, pretraining
 from tests.benchmarks.results import table, write_section
 
 TASKS = ("ptbxl-super", "ptbxl-diagnostic")
@@ -68,6 +68,7 @@ def config(out: Path, tasks: list[str], seeds: list[int], hours: float | None) -
         "corpus": str(out / "corpus"),
         "out": str(out / "benchmark"),
         "tasks": tasks,
+        "folds": FOLDS,
         "label_seeds": seeds,
         "steps": STEPS,
         "looks": 6,

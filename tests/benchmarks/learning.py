@@ -21,6 +21,12 @@ from tests.benchmarks.results import table, write_section
 
 RATE_HZ = 100.0
 TASK = "ptbxl-super"
+FOLDS = {
+    "train": [f"fold{number}" for number in range(1, 7)],
+    "validation": ["fold7"],
+    "test": ["fold8"],
+}
+"""Of these folders; the official ones for validation and test are not among them."""
 
 
 def pretraining(corpus: str, steps: int) -> dict[str, Any]:
@@ -29,7 +35,12 @@ def pretraining(corpus: str, steps: int) -> dict[str, Any]:
         "corpus": corpus,
         "steps": steps,
         "log_every_steps": 20,
-        "data": {"lanes": 8, "global_batch": 64, "shuffle_rows": 2048, "exclude_splits": ["fold7", "fold8"]},
+        "data": {
+            "lanes": 8,
+            "global_batch": 64,
+            "shuffle_rows": 2048,
+            "exclude_splits": FOLDS["validation"] + FOLDS["test"],
+        },
         "encoder": {"size": "tiny", "patch_samples": 30},
         "engine": {"zero_stage": 0},
         "workers": {"count": 2},
@@ -54,6 +65,7 @@ def main() -> None:
         {
             "out": str(options.out / "comparison"),
             "task": TASK,
+            "folds": FOLDS,
             "seeds": options.seeds,
             "pretrain": pretraining(corpus, options.steps),
         },
