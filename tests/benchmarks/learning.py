@@ -15,6 +15,7 @@ from rich.console import Console
 from ecgdist.compare import CompareConfig, compare
 from ecgdist.config import build
 from ecgdist.downstream.comparison import COLUMNS
+from ecgdist.downstream.pairs import PAIR_COLUMNS, p_note
 from ecgdist.packing import PackConfig, pack
 from ecgdist.raytools import ray_session
 from tests.benchmarks.results import table, write_section
@@ -78,12 +79,16 @@ def main() -> None:
         f"Means over seeds. {result.method}. Retrieval: how often the other half of an ECG is the nearest of "
         f"{result.retrieval_batch} test patients."
     )
-    pairs = table(("arms", "difference of macro AUROC", ""), [pair.cells() for pair in result.differences])
+    pairs = table(PAIR_COLUMNS, [pair.cells() for pair in result.differences])
     command = (
         f"python -m tests.benchmarks.learning --steps {options.steps} --out FOLDER ptbxl=DIR ptbxl100=DIR"
     )
-    warnings = [f"* {warning}" for warning in result.warnings]
-    write_section("What the arms learn", command, [what, table(COLUMNS, result.rows()), pairs, *warnings])
+    warnings = "\n".join(f"* {warning}" for warning in result.warnings)
+    write_section(
+        "What the arms learn",
+        command,
+        [what, table(COLUMNS, result.rows()), pairs, p_note(len(result.differences)), warnings],
+    )
 
 
 if __name__ == "__main__":
