@@ -12,12 +12,12 @@ from pydantic import Field, field_validator, model_validator
 from rich.console import Console
 
 from ecgdist.config import build, merged
-from ecgdist.corpus import Corpus
 from ecgdist.downstream.comparison import Candidate, Comparison, Training, compare_arms
 from ecgdist.downstream.evaluate import (
     ProbeConfig,
     Setup,
     check_leak,
+    check_rows,
     check_signals,
     check_task,
     features,
@@ -31,6 +31,7 @@ from ecgdist.modelfolder import Model, load
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.job import pretrain
 from ecgdist.pretraining.metrics import read_metrics
+from ecgdist.pretraining.plan import RunPlan
 from ecgdist.pretraining.raytrain import local_cpus
 from ecgdist.raytools import ray_session
 from ecgdist.report.comparison import draw_comparison
@@ -111,12 +112,16 @@ def compare(config: CompareConfig, console: Console) -> Comparison:
         raise ConfigError(f"task {config.task} predicts a number; a comparison needs a task with labels")
     runs = {(arm, seed): config.run(arm, seed) for arm in config.arms for seed in config.seeds}
     first = next(iter(runs.values()))
+    # What cannot be judged is refused before hours are spent on it.
+    plan = RunPlan.of(first)
+    setup = Setup.of(config, plan.corpus)
+    check_rows(config, plan.selected, setup)
     with ray_session(num_cpus=local_cpus(first)):
         for number, ((arm, seed), run) in enumerate(runs.items(), start=1):
             console.rule(f"{number} of {len(runs)}: {arm}, seed {seed}")
             pretrain(run, console)
     console.rule("linear probes")
-    comparison = _judge(config, runs)
+    comparison = _judge(config, runs, setup)
     _write(Location.of(config.out), comparison)
     for table in comparison.tables():
         console.print(table)
@@ -128,8 +133,7 @@ def compare(config: CompareConfig, console: Console) -> Comparison:
     return comparison
 
 
-def _judge(config: CompareConfig, runs: Mapping[tuple[str, int], PretrainConfig]) -> Comparison:
-    setup = Setup.of(config, Corpus(next(iter(runs.values())).corpus))
+def _judge(config: CompareConfig, runs: Mapping[tuple[str, int], PretrainConfig], setup: Setup) -> Comparison:
     objectives: dict[str, dict[str, Any] | None] = {SCRATCH: None}
     for arm in config.arms:
         objectives[arm] = config.run(arm, config.seeds[0]).objective.model_dump(mode="json")

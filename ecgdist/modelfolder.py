@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -181,7 +181,7 @@ def save_model(
     where: Location,
     config: ModelConfig,
     weights: dict[str, Tensor],
-    patients: Sequence[str],
+    patients: Collection[str],
     waveforms: Fingerprints,
     more_card: str = "",
 ) -> None:

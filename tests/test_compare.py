@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -13,10 +14,10 @@ from ecgdist.cli import app
 from ecgdist.compare import SCRATCH, CompareConfig, compare
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
-from ecgdist.errors import ConfigError
+from ecgdist.errors import ConfigError, DataError
 from tests.test_readme import blocks
 
-PRETRAIN = {
+PRETRAIN: dict[str, Any] = {
     "corpus": "corpus",
     "steps": 2,
     "log_every_steps": 1,
@@ -62,6 +63,20 @@ def test_a_task_without_labels_is_refused_before_anything_is_trained() -> None:
         ConfigError, match="task ptbxl-age predicts a number; a comparison needs a task with labels"
     ):
         compare(build(CompareConfig, CONFIG | {"task": "ptbxl-age"}), Console())
+
+
+@pytest.mark.ray
+def test_arms_that_would_have_seen_the_test_patients_are_refused_before_anything_is_trained(
+    sample_corpus: Corpus, tmp_path: Path
+) -> None:
+    pretrain = PRETRAIN | {
+        "corpus": sample_corpus.location.uri,
+        "data": {**PRETRAIN["data"], "exclude_splits": ["fold8"]},
+    }
+    values = CONFIG | {"out": str(tmp_path / "out"), "pretrain": pretrain}
+    with pytest.raises(DataError, match=r"\d+ of \d+ test patients are in the pretraining corpus"):
+        compare(build(CompareConfig, values), Console())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.ray

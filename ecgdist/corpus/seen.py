@@ -39,6 +39,17 @@ class Seen:
     patients: Collection[str]
     waveforms: npt.NDArray[np.uint8]
 
+    @classmethod
+    def of_rows(cls, corpus: Corpus, rows: Bools) -> Seen:
+        """What a model that is trained on these rows, ``(rows,)``, will have seen.
+
+        Raises:
+            DataError, StorageError: if the index cannot be read.
+        """
+        patients = corpus.columns("patient_key")["patient_key"].filter(pa.array(rows))
+        key = corpus.manifest.patient_key_fingerprint
+        return cls(corpus.corpus_id, key, patients.unique().to_pylist(), corpus.fingerprints[rows])
+
 
 def check_seen(seen: Seen, evaluation: Corpus, evaluation_rows: Bools) -> LeakReport:
     """`check_leak` where the signals of the pretraining corpus are not at hand, so that fingerprints decide: with at

@@ -314,6 +314,11 @@ def check_leak(config: TaskConfig, model: Model, where: str, setup: Setup) -> tu
     return tuple(said)
 
 
+def check_rows(config: TaskConfig, rows: npt.NDArray[np.bool_], setup: Setup) -> tuple[str, ...]:
+    """`check_leak` of a model that is yet to be trained on these rows of the corpus of the evaluation."""
+    return tuple(_leaks_of(config, Seen.of_rows(setup.corpus, rows), "", setup, head=False))
+
+
 def _leaks_of(config: TaskConfig, seen: Seen, where: str, setup: Setup, head: bool) -> Iterator[str]:
     corpus, splits = setup.corpus, setup.splits
     try:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from safetensors.torch import load_file
 from torch import Tensor
 
 from ecgdist.config import build
+from ecgdist.corpus.seen import Seen
 from ecgdist.errors import DataError
 from ecgdist.modelcard import ModelConfig, Provenance
 from ecgdist.modelfolder import save_model
@@ -138,8 +138,8 @@ def export_model(run: Location, out: Location, checkpoint: str = LAST) -> Locati
         ),
     )
     encoder = _of_encoder(weights)
-    seen = plan.corpus.columns("patient_key")["patient_key"].filter(pa.array(plan.selected))
-    save_model(out, config, encoder, seen.unique().to_pylist(), plan.corpus.fingerprints[plan.selected])
+    seen = Seen.of_rows(plan.corpus, plan.selected)
+    save_model(out, config, encoder, seen.patients, seen.waveforms)
     return out
 
 
