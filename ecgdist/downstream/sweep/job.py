@@ -6,10 +6,12 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from rich.console import Console
 
@@ -74,7 +76,7 @@ def _run(folder: Location, config: SweepConfig, say: Callable[[str], None]) -> l
     FineTunePlan.of(first)  # what is wrong in all trials is said once
     search = _Search(config, trials, say)
     cpus = math.ceil(config.concurrent * (local_cpus(first) + LEADER_CPUS))
-    with ray_session(num_cpus=cpus), user_errors(), scratch_folder("tune") as notes:
+    with ray_session(num_cpus=cpus), user_errors(), no_keys_sent(), scratch_folder("tune") as notes:
         tune.Tuner(
             tune.with_resources(_leading, {"cpu": LEADER_CPUS}),
             tune_config=tune.TuneConfig(
@@ -84,6 +86,21 @@ def _run(folder: Location, config: SweepConfig, say: Callable[[str], None]) -> l
             run_config=tune.RunConfig(storage_path=os.fspath(notes), name="sweep", verbose=0),
         ).fit()
     return [outcome(trials, record) for record in read_records(trials)]
+
+
+@contextmanager
+def no_keys_sent() -> Iterator[None]:
+    """Keep Ray Tune from sending storage keys along with a trial.
+
+    Ray Tune 2.60 copies AWS's variables of this process into the runtime environment of every trial, which Ray writes
+    into a log and shows to whoever may list actors. A trial takes its keys from where it runs.
+    """
+    all_names = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in all_names if not name.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = all_names
 
 
 def _leading(config: dict[str, Any]) -> dict[str, float]:
