@@ -13,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from ecgdist.packing import PackConfig, pack
 from ecgdist.preprocessing import PackStep
 from ecgdist.raytools import CLUSTER_SETTINGS
 from ecgdist.sample import sample_folder
+from tests.pretraining.processes import Groups, Processes
 
 # Tests share two cores; a thread pool per process would only make them wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -187,24 +188,47 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+_GROUPS = Groups()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
+    if "processes" not in getattr(item, "fixturenames", ()):
+        _GROUPS.close()
     most_s = item.config.getoption("--begin-within-s")
     if most_s is not None and time.monotonic() - _BEGAN > most_s:
         pytest.skip(f"there was no time left for it within {most_s:.0f} s")
 
 
+def pytest_sessionfinish() -> None:
+    _GROUPS.close()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests without a Ray cluster or an S3 server first: their processes and those servers share 6 GiB badly.
 
-    What time may be too short for comes last.
+    Of these, the ones that share groups of processes come last, one after the other. What time may be too short for
+    comes at the end of all.
     """
     servers = {"ray_cluster", "s3_server"}
-    items.sort(
-        key=lambda item: (
+
+    def rank(item: pytest.Item) -> tuple[bool, ...]:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        return (
             item.get_closest_marker("extra") is not None,
-            bool(servers & set(getattr(item, "fixturenames", ()))),
+            bool(servers & fixtures),
+            "processes" in fixtures,
         )
-    )
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Processes]:
+    """``processes(2)`` is a group of two processes, started when a test first asks for one.
+
+    They are kept until a test comes that does not ask for any, whose own processes need the memory.
+    """
+    return lambda world_size: _GROUPS.of_size(world_size, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,7 @@ def test_the_probe_comes_with_its_proof(demo: tuple[Path, str]) -> None:
     assert any("sample is small" in warning for warning in figures["warnings"])
 
 
+@pytest.mark.slow
 def test_the_probe_can_be_run_again(demo: tuple[Path, str]) -> None:
     folder = demo[0]
     result = run(
@@ -165,6 +166,7 @@ def test_the_reconstruction_is_on_the_scale_of_the_signal(demo: tuple[Path, str]
     assert np.abs(drawn.reconstruction_mv).max() < 5 * np.abs(drawn.original_mv).max()
 
 
+@pytest.mark.slow
 def test_run_again_it_changes_nothing(demo: tuple[Path, str]) -> None:
     folder = demo[0]
     before = (folder / "run/model/model.safetensors").read_bytes()
@@ -175,6 +177,7 @@ def test_run_again_it_changes_nothing(demo: tuple[Path, str]) -> None:
     assert (folder / "run/model/model.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_export_gives_the_same_model(demo: tuple[Path, str], tmp_path: Path) -> None:
     folder = demo[0]
     assert run("export", str(folder / "run"), "--out", str(tmp_path / "model")).exit_code == 0

@@ -111,6 +111,7 @@ def test_a_packing_into_a_bucket_that_is_killed(ray_cluster: None, s3: S3Server,
     same_as_unbroken(source, out, tmp_path / "unbroken", per_shard=2)
 
 
+@pytest.mark.slow
 def test_a_record_that_kills_every_worker_ends_the_packing(
     ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -70,6 +71,26 @@ class Processes:
             reason = "ended with the error shown on standard error"
         self.close()
         raise RuntimeError(f"rank {rank} {reason}")
+
+
+class Groups:
+    """Groups of processes by size, each started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._by_size: dict[int, Processes] = {}
+
+    def of_size(self, world_size: int, folders: pytest.TempPathFactory) -> Processes:
+        """The group of this size; one that broke in an earlier test is replaced."""
+        if world_size in self._by_size and not self._by_size[world_size].alive:
+            self._by_size.pop(world_size).close()
+        if world_size not in self._by_size:
+            self._by_size[world_size] = Processes(world_size, folders.mktemp(f"group-of-{world_size}"))
+        return self._by_size[world_size]
+
+    def close(self) -> None:
+        """End them all."""
+        while self._by_size:
+            self._by_size.popitem()[1].close()
 
 
 def _serve(connection: Connection, rank: int, world_size: int, folder: Path) -> None:

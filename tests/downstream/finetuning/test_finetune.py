@@ -35,6 +35,8 @@ from ecgdist.streaming.pool import row_ids
 from tests.downstream.test_leaks import model
 from tests.pretraining.runs import largest_difference
 
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
 TIMES = {"ecg_per_s", "waiting_share", "seconds_per_step"}
 NO_ROWS = np.arange(0)
 
@@ -216,7 +218,6 @@ def test_test_patients_of_pretraining_are_refused(sample_corpus: Corpus, tmp_pat
         run(config(sample_corpus, leaky, tmp_path / "run"))
 
 
-@pytest.mark.slow
 def test_a_run_that_goes_on_from_an_earlier_look_comes_out_equal_to_the_last_bit(
     finished: tuple[FineTuneConfig, str], tmp_path: Path
 ) -> None:
@@ -234,7 +235,6 @@ def test_a_run_that_goes_on_from_an_earlier_look_comes_out_equal_to_the_last_bit
         assert largest_difference(found, expected) == 0
 
 
-@pytest.mark.slow
 def test_an_interrupted_export_is_made_again_without_training(
     finished: tuple[FineTuneConfig, str], tmp_path: Path
 ) -> None:
@@ -253,7 +253,6 @@ def test_an_interrupted_export_is_made_again_without_training(
     assert again.config.thresholds == before.config.thresholds
 
 
-@pytest.mark.slow
 def test_it_ends_when_the_validation_split_gets_no_better(
     sample_corpus: Corpus, pretrained: str, tmp_path: Path
 ) -> None:
@@ -283,7 +282,6 @@ def test_it_ends_when_the_validation_split_gets_no_better(
     assert "is finished" in run(settings)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["xresnet", "s4d"])
 def test_a_supervised_baseline_learns_an_age_from_scratch(
     sample_corpus: Corpus, tmp_path: Path, encoder: str
