@@ -18,7 +18,7 @@ from rich.console import Console
 from ecgdist.downstream.claim import claim
 from ecgdist.downstream.evaluate import EvaluateConfig
 from ecgdist.downstream.finetuning.goals import metric_of
-from ecgdist.downstream.finetuning.job import with_whole_places
+from ecgdist.downstream.finetuning.job import TuneJob, with_whole_places
 from ecgdist.downstream.finetuning.judge import evaluate_tuned
 from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.downstream.finetuning.rivals import name_of
@@ -73,7 +73,10 @@ def _run(folder: Location, config: SweepConfig, say: Callable[[str], None]) -> l
     """Have Ray Tune run the trials that are not done; how all of them stand."""
     trials = folder / "trials"
     first = config.first()
-    FineTunePlan.of(first)  # what is wrong in all trials is said once
+    for warning in TuneJob(
+        FineTunePlan.of(first), Console()
+    ).check():  # what is wrong in all trials is said once
+        say(f"warning: {warning}")
     search = _Search(config, trials, say)
     cpus = math.ceil(config.concurrent * (local_cpus(first) + LEADER_CPUS))
     with ray_session(num_cpus=cpus), user_errors(), no_keys_sent(), scratch_folder("tune") as notes:

@@ -17,8 +17,12 @@ import pytest
 import torch
 import yaml
 
+from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.downstream.schema import read_evaluation
+from ecgdist.downstream.sweep.config import SweepConfig
+from ecgdist.downstream.sweep.job import sweep
+from ecgdist.errors import DataError
 from tests.downstream.test_leaks import model
 from tests.packing.kills import descendants
 
@@ -91,6 +95,18 @@ def test_what_comes_out(unbroken: tuple[Path, dict[str, Any]]) -> None:
 def steps_of(out: Path, number: int) -> list[int]:
     lines = (out / f"trials/{number:05d}/metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["step"] for line in lines]
+
+
+@pytest.mark.ray
+def test_a_model_that_has_seen_test_patients_is_refused_before_any_trial(
+    config: Path, sample_corpus: Corpus, tmp_path: Path
+) -> None:
+    leaky = model(tmp_path / "leaky", sample_corpus, np.arange(sample_corpus.manifest.rows))
+    values = yaml.safe_load(config.read_text()) | {"out": str(tmp_path / "sweep")}
+    values["finetune"]["model"] = leaky
+    with pytest.raises(DataError, match="patients are in the pretraining corpus"):
+        sweep(build(SweepConfig, values))
+    assert not (tmp_path / "sweep/trials").exists()
 
 
 @pytest.mark.ray
