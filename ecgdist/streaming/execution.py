@@ -22,10 +22,6 @@ from ecgdist.streaming.order import PoolItem
 
 _STEP_S, _IDLE_STEP_S = 0.005, 0.02
 """Least time of a step of the scheduling loop that met a new block, and of one that met none."""
-_READING = {"env_vars": {"MALLOC_ARENA_MAX": "2"}}
-"""Runtime environment of read tasks. Row groups are decoded by threads that come and go, in a process whose other
-threads have opened glibc's full number of arenas: what is freed in one is not used in another, and the process grew
-from 0.6 to 1.2 GB over 70 segments of 64 pools. With two arenas it stays at 0.6 GB, as fast."""
 
 
 class StreamLimits(Config):
@@ -132,7 +128,6 @@ def _execute(items: list[PoolItem], read_ref: Any, limits: StreamLimits) -> _Seg
         handing_over_errors_on_the_way(read_blocks),
         batch_size=1,
         num_cpus=limits.cpus_per_task,
-        runtime_env=_READING,
         # Where the consumer is: a pool read elsewhere would cross the network twice.
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=True
