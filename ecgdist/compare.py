@@ -112,7 +112,7 @@ def compare(config: CompareConfig, console: Console) -> Comparison:
         raise ConfigError(f"task {config.task} predicts a number; a comparison needs a task with labels")
     runs = {(arm, seed): config.run(arm, seed) for arm in config.arms for seed in config.seeds}
     first = next(iter(runs.values()))
-    # What cannot be judged is refused before hours are spent on it.
+    # What cannot be judged is refused before hours are spent on it; warnings come with the figures.
     plan = RunPlan.of(first)
     setup = Setup.of(config, plan.corpus)
     check_rows(config, plan.selected, setup)

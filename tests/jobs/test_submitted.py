@@ -75,15 +75,15 @@ def test_pack_and_pretrain_run_as_shown(journey: Journey) -> None:
 
 
 MODEL, CORPUS = "s3://ecgdist/runs/dev/model", "s3://ecgdist/corpora/ptb-xl"
-_SMALL: dict[str, Any] = {"data": {"lanes": 8, "global_batch": 64}, "engine": {"precision": "fp32"}} | {
-    "workers": {"count": 2, "accelerator": "cpu", "cpus_each": 1}
+_BATCH = {"lanes": 8, "global_batch": 64}
+_SMALL: dict[str, Any] = {
+    "steps": 2,
+    "epochs": None,
+    "engine": {"precision": "fp32"},
+    "workers": {"count": 2, "accelerator": "cpu", "cpus_each": 1},
 }
-_TUNING = _SMALL | {"model": MODEL, "steps": 2, "epochs": None}
-_ARMS = (
-    _SMALL
-    | {"data": _SMALL["data"] | {"exclude_splits": TESTED}}
-    | {"steps": 2, "epochs": None, "encoder": {"size": "tiny"}}
-)
+_TUNING = _SMALL | {"model": MODEL, "data": _BATCH}
+_ARMS = _SMALL | {"encoder": {"size": "tiny"}, "data": _BATCH | {"exclude_splits": TESTED}}
 OTHERS: dict[str, tuple[str, dict[str, Any], str, str]] = {
     "finetune": ("finetune.yaml", _TUNING, "step 2/2", "runs/tuned/model/model.safetensors"),
     "evaluate": ("evaluate.yaml", {"model": MODEL}, "macro AUROC", "evaluations/hybrid-base.html"),

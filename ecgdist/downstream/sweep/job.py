@@ -73,9 +73,9 @@ def _run(folder: Location, config: SweepConfig, say: Callable[[str], None]) -> l
     """Have Ray Tune run the trials that are not done; how all of them stand."""
     trials = folder / "trials"
     first = config.first()
-    for warning in TuneJob(
-        FineTunePlan.of(first), Console()
-    ).check():  # what is wrong in all trials is said once
+    # What is wrong in all trials is said once, before any of them.
+    job = TuneJob(FineTunePlan.of(first), Console())
+    for warning in job.check():
         say(f"warning: {warning}")
     search = _Search(config, trials, say)
     cpus = math.ceil(config.concurrent * (local_cpus(first) + LEADER_CPUS))
