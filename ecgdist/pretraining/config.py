@@ -127,7 +127,7 @@ class WorkersConfig(Config):
     resize_check_s: float = Field(default=60.0, gt=0)
     """Seconds between looks whether the cluster has room for more workers; a run with `min` and `max` then grows."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    """`auto` takes GPUs if the cluster has any."""
+    """`auto` takes GPUs if the cluster has any when the run starts, and CPUs otherwise, and says so."""
     cpus_each: float = Field(default=1.0, gt=0)
     """CPUs that each worker claims beside its GPU."""
     max_failures: int = Field(default=3, ge=0)

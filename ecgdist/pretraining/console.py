@@ -88,7 +88,14 @@ class Mailbox:
         # On the driver's node and nowhere else, so that no other node takes it along. Its process alone may be killed,
         # by Ray itself where memory is short: then it starts anew, and only what had not been fetched is lost.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        options = {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+        options = {
+            "num_cpus": 0,
+            "scheduling_strategy": here,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            # It is asked five times a second, and Ray's control service would remember each of the last 100,000 times.
+            "enable_task_events": False,
+        }
         self._box = ray.remote(_Box).options(**options).remote()
 
     def post(self, message: Message) -> None:

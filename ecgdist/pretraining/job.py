@@ -152,14 +152,18 @@ class TrainingJob(ABC):
         self.say(self.headline())
         forget_stop(self.folder)
         with ray_session(num_cpus=local_cpus(config)), user_errors():
-            check_cluster(config)
+            on_gpus = check_cluster(config)
+            if not on_gpus and config.workers.accelerator == "auto":
+                self.say("the cluster has no GPU: the workers train on its CPUs (workers.accelerator = auto)")
             mailbox = Mailbox()
             try:
                 with (
                     ProgressView(self.console, mailbox, self.plan.total_steps, self.what).showing(),
                     heeding_signals(partial(_ask_to_stop, self.folder, self.say)),
                 ):
-                    stopped = beside_signals(lambda: train(self.loop, config, mailbox, lease, self.say))
+                    stopped = beside_signals(
+                        lambda: train(self.loop, config, on_gpus, mailbox, lease, self.say)
+                    )
             finally:
                 mailbox.close()
         if stopped is not None:

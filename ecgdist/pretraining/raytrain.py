@@ -46,16 +46,20 @@ def local_cpus(config: TrainConfig) -> int:
     return math.ceil(config.workers.most * (config.workers.cpus_each + 2 * config.data.stream.cpus_per_task))
 
 
-def check_cluster(config: TrainConfig) -> None:
+def check_cluster(config: TrainConfig) -> bool:
     """Refuse a cluster on which workers would wait for a GPU, or for the CPUs of the tasks that read for them.
+
+    Returns:
+        Whether the workers get a GPU each. It is decided once: a run whose last GPU node has been taken away waits for
+        another, instead of going on, hundreds of times slower, on the CPUs that are left.
 
     Raises:
         ConfigError: saying what there is and what is needed.
     """
-    check_resources(config, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+    return check_resources(config, [node["Resources"] for node in ray.nodes() if node["Alive"]])
 
 
-def check_resources(config: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> None:
+def check_resources(config: TrainConfig, nodes: Sequence[Mapping[str, float]]) -> bool:
     """`check_cluster` for a cluster whose nodes have these resources, by Ray's names.
 
     Raises:
@@ -73,15 +77,11 @@ def check_resources(config: TrainConfig, nodes: Sequence[Mapping[str, float]]) -
             f"the cluster has {cpus:g} CPUs; {workers.least} workers with workers.cpus_each = "
             f"{workers.cpus_each:g} and a read task of {stream.cpus_per_task:g} CPUs each need {needed:g}"
         )
+    on_gpus = workers.accelerator != "cpu" and gpus >= 1
     if workers.is_elastic:
-        on_gpus = workers.accelerator != "cpu" and gpus >= 1
         for node in nodes:
             check_node(config, node.get("CPU", 0), node.get("GPU", 0) if on_gpus else None)
-
-
-def uses_gpu(config: TrainConfig) -> bool:
-    """Whether the workers get a GPU each."""
-    return config.workers.accelerator != "cpu" and ray.cluster_resources().get("GPU", 0) >= 1
+    return on_gpus
 
 
 TrainLoop = Callable[[dict[str, Any]], Stopped | None]
@@ -89,13 +89,19 @@ TrainLoop = Callable[[dict[str, Any]], Stopped | None]
 
 
 def train(
-    loop: TrainLoop, config: TrainConfig, mailbox: Mailbox, lease: Lease, say: Callable[[str], None]
+    loop: TrainLoop,
+    config: TrainConfig,
+    on_gpus: bool,
+    mailbox: Mailbox,
+    lease: Lease,
+    say: Callable[[str], None],
 ) -> Stopped | None:
     """Train until the run is done or asked to stop; workers that had to leave start again where there is room.
 
     Args:
         loop: what every worker runs.
         config: of the run.
+        on_gpus: whether each worker gets a GPU, from `check_cluster`.
         mailbox: where workers speak to the driver.
         lease: of the run.
         say: tells the user a sentence.
@@ -112,7 +118,7 @@ def train(
             # Ray's own notes of a run are not what resuming reads. On this machine, every start has its own, and none
             # needs storage that may be away just then.
             with scratch_folder("raytrain") as notes:
-                trainer = _trainer(loop, config, mailbox, lease, start, notes)
+                trainer = _trainer(loop, config, on_gpus, mailbox, lease, start, notes)
                 stopped = _fit(trainer, config.workers.max_failures)
         except ray.train.ControllerError as error:
             # Ray Train 2.60 gives up when a worker dies between its set-up and the call of the training function.
@@ -159,12 +165,18 @@ def _lost_workers(error: ray.train.TrainingFailedError, max_failures: int) -> Tr
 
 
 def _trainer(
-    loop: TrainLoop, config: TrainConfig, mailbox: Mailbox, lease: Lease, start: int, notes: Path
+    loop: TrainLoop,
+    config: TrainConfig,
+    on_gpus: bool,
+    mailbox: Mailbox,
+    lease: Lease,
+    start: int,
+    notes: Path,
 ) -> TorchTrainer:
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
-    workers, use_gpu = config.workers, uses_gpu(config)
+    workers = config.workers
     trainer = TorchTrainer(
         loop,
         train_loop_config={
@@ -173,12 +185,12 @@ def _trainer(
             "attempt": lease.attempt,
             "lease_token": lease.token,
         },
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(backend="nccl" if on_gpus else "gloo"),
         scaling_config=ray.train.ScalingConfig(
             num_workers=(workers.least, workers.most) if workers.is_elastic else workers.most,
             elastic_resize_monitor_interval_s=workers.resize_check_s,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": 1.0} if use_gpu else {}),
+            use_gpu=on_gpus,
+            resources_per_worker={"CPU": workers.cpus_each} | ({"GPU": 1.0} if on_gpus else {}),
         ),
         run_config=ray.train.RunConfig(
             name=f"attempt-{lease.attempt}-{start}",

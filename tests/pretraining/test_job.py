@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import ray
 from rich.console import Console
 from safetensors.numpy import load_file
 
@@ -19,12 +20,15 @@ import ecgdist
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.errors import ConfigError, DataError, TrainingError
+from ecgdist.lease import Lease
 from ecgdist.preprocessing import PackStep
 from ecgdist.pretraining.checkpoint import STUDENT, TEACHER, CheckpointStore
 from ecgdist.pretraining.config import PretrainConfig
+from ecgdist.pretraining.console import Mailbox
 from ecgdist.pretraining.job import pretrain, refuse_shared
 from ecgdist.pretraining.metrics import read_metrics
 from ecgdist.pretraining.plan import RunPlan
+from ecgdist.pretraining.raytrain import _trainer, check_resources
 from ecgdist.sample import sample_folder
 from ecgdist.sources import open_source
 from ecgdist.storage import Location
@@ -105,6 +109,8 @@ def test_a_run_leaves_checkpoints_metrics_and_a_model(finished: Run, sample_corp
     assert all(np.isfinite(value) for row in finished.rows for value in row.values())
     assert finished.rows[-1]["loss"] < finished.rows[0]["loss"]
     assert f"step {STEPS}/{STEPS}  loss" in finished.printed
+    if not ray.cluster_resources().get("GPU"):
+        assert "the cluster has no GPU: the workers train on its CPUs" in finished.printed
     assert (finished.folder / "tensorboard").is_dir()
     assert not (finished.folder / "ray").exists(), "Ray Train's own notes are not what a run is resumed from"
     assert json.loads((finished.folder / "run.json").read_text())["corpus_id"] == sample_corpus.corpus_id
@@ -199,6 +205,28 @@ def test_a_gpu_that_is_not_there_is_refused(sample_corpus: Corpus, tmp_path: Pat
     settings = config(sample_corpus, tmp_path / "run", workers={"count": 1, "accelerator": "gpu"})
     with pytest.raises(ConfigError, match="the cluster has no GPU"):
         run(settings)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpus", "expected"),
+    [("auto", 0, False), ("auto", 2, True), ("gpu", 2, True), ("cpu", 2, False)],
+)
+def test_auto_takes_the_gpus_that_there_are(
+    sample_corpus: Corpus, tmp_path: Path, accelerator: str, gpus: int, expected: bool
+) -> None:
+    settings = config(sample_corpus, tmp_path, workers={"count": 2, "accelerator": accelerator})
+    assert check_resources(settings, [{"CPU": 8.0}, {"CPU": 8.0, "GPU": gpus}]) is expected
+
+
+@pytest.mark.ray
+def test_a_run_whose_gpus_have_gone_waits_for_others(sample_corpus: Corpus, tmp_path: Path) -> None:
+    """As its workers start again, when this cluster has none. Going on to its CPUs would look like a run that hangs."""
+    settings, mailbox = config(sample_corpus, tmp_path / "run"), Mailbox()
+    with Lease.take(Location.of(tmp_path / "run"), print) as lease:
+        trainer = _trainer(lambda _: None, settings, True, mailbox, lease, 1, tmp_path)
+    mailbox.close()
+    assert trainer.scaling_config.use_gpu
+    assert trainer.scaling_config.resources_per_worker == {"CPU": 1.0, "GPU": 1.0}
 
 
 @pytest.mark.ray
