@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: install install-browser demo test test-all lint format bench lock audit clean
+.PHONY: install install-browser demo demo-labels test test-all lint format bench lock audit clean
 
 install: .venv/.installed
 
@@ -21,6 +21,12 @@ install-browser:
 
 demo: install
 	$(BIN)/ecgdist demo --out demo
+
+# Ways to use the demo's model on labels, and a sweep of its fine-tuning.
+demo-labels: install
+	@test -e demo/run/model/config.json || $(MAKE) demo
+	$(BIN)/ecgdist benchmark jobs/configs/benchmark-sample.yaml --out demo/benchmark
+	$(BIN)/ecgdist sweep jobs/configs/sweep-sample.yaml --out demo/sweep
 
 test: install
 	$(PYTEST) -m "not slow and not long and not gpu"

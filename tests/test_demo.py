@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +192,30 @@ def test_export_gives_the_same_model(demo: tuple[Path, str], tmp_path: Path) -> 
     again = run("export", str(folder / "run"), "--out", str(tmp_path / "model"))
     assert again.exit_code == 1
     assert "exists and is not empty" in again.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.timeout(3000)
+def test_its_model_is_used_on_labels(demo: tuple[Path, str], tmp_path: Path) -> None:
+    """What `make demo-labels` runs, on the model of a short demo."""
+    root = Path(__file__).parents[1]
+    (tmp_path / "jobs").symlink_to(root / "jobs")
+    (tmp_path / "demo").mkdir()
+    for part in ("corpus", "run"):
+        (tmp_path / "demo" / part).symlink_to(demo[0] / part)
+    recipe = re.search(r"^demo-labels:.*\n((?:\t.*\n)+)", (root / "Makefile").read_text(), re.M)
+    assert recipe is not None
+    commands = re.findall(r"^\t\$\(BIN\)/ecgdist (.*)$", recipe.group(1), re.M)
+    assert [command.split()[0] for command in commands] == ["benchmark", "sweep"]
+    for command in commands:
+        program = [str(Path(sys.executable).with_name("ecgdist")), *shlex.split(command)]
+        done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=1500)
+        assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "demo/benchmark/benchmark.json").read_text())
+    ways = {task["task"]: {(way["mode"], way["share"]) for way in task["ways"]} for task in found["tasks"]}
+    asked = {(mode, share) for mode in ("linear", "random", "finetune", "scratch") for share in (0.1, 1.0)}
+    assert ways == {"ptbxl-super": asked, "ptbxl-age": asked}
+    with (tmp_path / "demo/sweep/trials.csv").open() as table:
+        assert len(list(csv.DictReader(table))) == 12
+    assert json.loads((tmp_path / "demo/sweep/evaluation.json").read_text())["task"] == "ptbxl-super"

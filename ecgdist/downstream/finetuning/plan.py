@@ -118,6 +118,8 @@ class FineTunePlan(Plan):
         """What is trained, with its initial weights."""
         torch.manual_seed(self.config.seed)
         module = self._module(self.config.mode == "attention")
+        with torch.no_grad():
+            module.readout.linear.bias.copy_(torch.from_numpy(self.goal.start))
         if self.model is not None:
             encoder = module.encoder_in_use
             encoder.load_state_dict(self.model.encoder.state_dict())

@@ -13,7 +13,9 @@ from sklearn.metrics import mean_absolute_error, roc_auc_score
 from ecgdist.config import build
 from ecgdist.corpus import Corpus
 from ecgdist.downstream.evaluate import Setup, TaskConfig
+from ecgdist.downstream.finetuning.config import FineTuneConfig
 from ecgdist.downstream.finetuning.goals import LabelGoal, NumberGoal, goal_of
+from ecgdist.downstream.finetuning.plan import FineTunePlan
 from ecgdist.errors import DataError
 from tests.corpus.corpora import made_ecg, row, write_corpus
 
@@ -84,6 +86,38 @@ def test_weights_follow_the_rarity_of_a_label(corpus: Corpus, tmp_path: Path) ->
     assert isinstance(goal, LabelGoal)
     positives = int(goal.targets[::3, 0].sum())
     assert goal._positive_weight.tolist() == pytest.approx([(20 - positives) / positives, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("task", "imbalance"),
+    [(LABELS, "none"), (LABELS, "weighted"), (AGE, "none")],
+    ids=["labels", "weighted", "age"],
+)
+def test_training_starts_at_the_constants_of_least_loss(
+    corpus: Corpus, tmp_path: Path, task: str, imbalance: str
+) -> None:
+    """There the gradient of the mean loss over the training records is zero."""
+    goal = goal_of(setup(corpus, tmp_path, task), imbalance)
+    start = torch.from_numpy(goal.start).requires_grad_()
+    targets = torch.from_numpy(goal.targets[::3]).double()
+    goal.losses(start.expand_as(targets), targets).mean().backward()
+    assert start.grad is not None
+    np.testing.assert_allclose(start.grad.numpy(), 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("readout", ["linear", "attention"])
+def test_a_module_starts_there(corpus: Corpus, tmp_path: Path, readout: str) -> None:
+    """So that steps are not spent on lowering the outputs of rare labels all together."""
+    (tmp_path / "task.yaml").write_text(LABELS)
+    settings = {
+        "task": str(tmp_path / "task.yaml"),
+        "corpus": corpus.location.uri,
+        "out": str(tmp_path / "run"),
+    }
+    how = {"mode": "scratch", "encoder": {"size": "tiny"}, "readout": {"kind": readout}, "steps": 1}
+    plan = FineTunePlan.of(build(FineTuneConfig, settings | how))
+    bias = plan.build_module().readout.linear.bias.detach().numpy()
+    np.testing.assert_allclose(bias, plan.goal.start, rtol=1e-6)
 
 
 def test_the_validation_figure_is_scikit_learns(corpus: Corpus, tmp_path: Path) -> None:
