@@ -259,6 +259,7 @@ start_nodes() {
   scratch+=/ray # Ray opens its own folder to everybody; the one around it stays closed
   eval "$(print_env)"
   unset RAY_ADDRESS # it would be taken for a cluster to join
+  export MALLOC_ARENA_MAX=${MALLOC_ARENA_MAX:-2} # else processes that read grow for hours
   start_node head --head "--port=$GCS_PORT" "--temp-dir=$scratch" "--ray-client-server-port=$CLIENT_PORT" \
     --dashboard-host=127.0.0.1 "--dashboard-port=$DASHBOARD_PORT" "--dashboard-agent-listen-port=$HEAD_AGENT_PORT" \
     "--dashboard-agent-grpc-port=$HEAD_GRPC_PORT" "--runtime-env-agent-port=$HEAD_ENV_PORT" \

@@ -26,6 +26,14 @@ CLUSTER_SETTINGS = {
     "lineage_pinning_enabled": False,
 }
 """Ray's own settings of a local cluster."""
+NODE_ENVIRONMENT = {
+    # The local dashboard and usage report are of no use to a short-lived cluster, and cost memory and time.
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # glibc spreads threads over eight arenas a core, and what is freed in one is not used in another: a process that
+    # reads would gain 12 MB with every 1,000 steps of a small run. With two arenas it gains nothing.
+    "MALLOC_ARENA_MAX": "2",
+}
+"""Variables of the processes of a local cluster, where the user does not say otherwise; `cluster/` sets them, too."""
 _NOISY = ("ray.data", "ray.train", "ray._private.authentication.authentication_token_setup")
 """Loggers that report the normal course of things as warnings."""
 
@@ -49,8 +57,8 @@ def ray_session(num_cpus: int) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    # The local dashboard and usage report are of no use to a short-lived cluster, and cost memory and time.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    for name, value in NODE_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     if address := os.environ.get("RAY_ADDRESS"):

@@ -112,9 +112,16 @@ def test_a_cluster_that_does_not_answer_is_named() -> None:
 @pytest.mark.slow
 def test_clusters_one_after_the_other_start_alike_and_say_nothing() -> None:
     """In a process of its own, as above: Ray writes into the settings that it is given."""
-    code = "from ecgdist.raytools import ray_session\nfor _ in range(2):\n    with ray_session(1): pass"
+    code = """
+import os, ray
+from ecgdist.raytools import ray_session
+for _ in range(2):
+    with ray_session(1):
+        print(ray.get(ray.remote(os.getenv).remote("MALLOC_ARENA_MAX")))
+"""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr
+    assert done.stdout == "2\n2\n"
     assert "WARNING" not in done.stderr

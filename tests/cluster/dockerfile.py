@@ -87,6 +87,12 @@ def asks_for_a_token(parsed: list[Instruction]) -> Iterator[str]:
         yield "RAY_AUTH_MODE is not token"
 
 
+def keeps_memory_flat(parsed: list[Instruction]) -> Iterator[str]:
+    """A Ray node that is started from the image, and all that it starts, use two of glibc's arenas."""
+    if not any(each.word == "ENV" and "MALLOC_ARENA_MAX=2" in each.text.split() for each in _last(parsed)):
+        yield "MALLOC_ARENA_MAX is not 2"
+
+
 def tells_its_health(parsed: list[Instruction]) -> Iterator[str]:
     """By Ray's own check."""
     if not any(each.word == "HEALTHCHECK" and '"health-check"' in each.text for each in _last(parsed)):
@@ -116,6 +122,7 @@ RULES: tuple[Rule, ...] = (
     pins_versions,
     no_build_tools,
     asks_for_a_token,
+    keeps_memory_flat,
     tells_its_health,
     says_what_it_is,
     holds_no_secret,

@@ -37,6 +37,7 @@ PLANTED = [
     ("no_build_tools", "rsync wget", "rsync wget build-essential"),
     ("no_build_tools", 'COMPILER=""', "COMPILER=g++"),
     ("asks_for_a_token", "RAY_AUTH_MODE=token", "RAY_AUTH_MODE=disabled"),
+    ("keeps_memory_flat", "MALLOC_ARENA_MAX=2", "MALLOC_ARENA_MAX=16"),
     ("tells_its_health", "HEALTHCHECK", "LABEL"),
     ("says_what_it_is", "org.opencontainers.image.licenses", "licenses"),
     ("holds_no_secret", "PYTHONUNBUFFERED=1", "AWS_SECRET_ACCESS_KEY=x"),

@@ -121,6 +121,7 @@ def test_it_starts_once_and_ends_all_of_it(local: Local) -> None:
     up = local("up", "--cpus", "2")
     assert up.returncode == 0, up.stdout + up.stderr
     leaders = {local.leader(name) for name in ("s3", "head", "worker")}
+    assert psutil.Process(local.leader("worker")).environ()["MALLOC_ARENA_MAX"] == "2"
     assert "nothing was started" in local("up").stdout
     assert {local.leader(name) for name in ("s3", "head", "worker")} == leaders
     _check_secrets(local, up.stdout)

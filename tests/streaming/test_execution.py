@@ -6,20 +6,17 @@ import functools
 import gc
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pyarrow as pa
 import pytest
 import ray
 
 from ecgdist.corpus import Corpus
 from ecgdist.errors import DataError
-from ecgdist.streaming.execution import StreamLimits, _return_freed_memory, pool_tables
+from ecgdist.streaming.execution import StreamLimits, pool_tables
 from ecgdist.streaming.order import PoolItem
 from ecgdist.streaming.pool import PoolReader
 from tests.streaming.streams import Stream, Tables, global_batches
@@ -184,22 +181,3 @@ def test_closing_early_takes_no_longer_than_a_segment(stream: Stream) -> None:
     next(tables)
     tables.close()
     assert time.monotonic() - began < 60  # a guard against a hang, not a measurement
-
-
-def test_freed_memory_goes_back_to_the_system() -> None:
-    """Eight threads take 200 MB in small blocks and free all but every fiftieth, which holds its arena open."""
-    kept: list[list[np.ndarray]] = []
-
-    def work() -> None:
-        blocks = [np.ones(8_000) for _ in range(400)]
-        kept.append(blocks[::50])
-
-    threads = [threading.Thread(target=work) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    before = psutil.Process().memory_info().rss
-    _return_freed_memory()
-    assert before - psutil.Process().memory_info().rss > 100e6
-    assert sum(map(len, kept)) == 64
