@@ -37,6 +37,10 @@ class MadeGoal(Goal):
     def __init__(self) -> None:
         """It has no validation split."""
 
+    @property
+    def start(self) -> npt.NDArray[np.float64]:
+        return np.zeros(3)
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(dim=1)
 
