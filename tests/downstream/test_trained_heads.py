@@ -60,7 +60,8 @@ def number(made: Made) -> dict[str, Any]:
     """What a head says of itself that predicts an age; beside it that task, and a corpus with ages."""
     (made.folder / "age.yaml").write_text(AGE)
     labelled(made.folder / "aged", **{f"r{n}": {"age": 30.0 + n} for n in range(36)})
-    return {"outputs": ["age"], "unit": "years", "thresholds": [], "offset": 50.0, "scale": 10.0}
+    # Outputs of one record alone and in a batch differ by 1e-6 on some processors, so by 5e-6 years.
+    return {"outputs": ["age"], "unit": "years", "thresholds": [], "offset": 50.0, "scale": 5.0}
 
 
 @pytest.mark.parametrize("kind", ["probe", "linear", "attention", "age"])
@@ -91,8 +92,7 @@ def test_a_file_has_the_prediction_that_an_evaluation_gives_its_record(
         values |= {one["name"]: one["value"] for one in each["numbers"]}
         assert len(values) == (1 if kind == "age" else 2)
         for name, value in values.items():
-            # An age of 80 years has no more digits in float32 than a relative 1e-7.
-            assert value == pytest.approx(found[f"pretrained:{name}"][place], rel=1e-6, abs=1e-5)
+            assert value == pytest.approx(found[f"pretrained:{name}"][place], abs=1e-5)
 
 
 def test_what_is_printed_and_drawn_of_a_number(made: Made, number: dict[str, Any], tmp_path: Path) -> None:
