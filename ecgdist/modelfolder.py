@@ -263,7 +263,7 @@ def _read_config(folder: Location) -> tuple[ModelConfig, tuple[str, str, str]]:
         if values.get("format_version") != FORMAT_VERSION:
             raise DataError(
                 f"{folder} has model format {values.get('format_version')!r}; "
-                f"this version reads {FORMAT_VERSION}"
+                f"this version reads {FORMAT_VERSION}: train it again"
             )
         hashes = (
             values.pop("weights_sha256"),

@@ -26,7 +26,7 @@ from ecgdist.signals.quality import Mask, Measures, clipped_leads, measure, qual
 from ecgdist.signals.resample import rate_ratio, resample, resampled_length
 from ecgdist.signals.rules import QualityRules, fill_gaps, find_gaps
 from ecgdist.signals.segments import segment_bounds, to_int16
-from ecgdist.signals.windows import cut_windows, standardise
+from ecgdist.signals.windows import cut_windows, standardise, within
 
 _MIN_RATE_HZ = 50.0
 """A slower corpus does not hold the QRS complex, which reaches 25 Hz and more."""
@@ -313,11 +313,9 @@ class Preprocessing(Config):
             valid_samples: ``(batch,)`` int64, of the windows.
             lead_mask: ``(batch, 12)`` bool.
         """
-        in_time = torch.arange(self.window_samples, device=cut.device) < valid_samples[:, None]
-        inside = in_time[:, None] & lead_mask[:, :, None]
         if self.device.scaling == "none":
-            return torch.where(inside, cut / 1000, 0.0)
-        return standardise(cut, inside)
+            return torch.where(within(cut, valid_samples, lead_mask), cut / 1000, 0.0)
+        return standardise(cut, valid_samples, lead_mask)
 
     def inputs(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Model input for evaluation, the windows of `window_starts`; average the embeddings over them.

@@ -194,9 +194,9 @@ def test_what_is_not_a_model_folder_is_refused(tmp_path: Path) -> None:
     [
         ("{", "is not the configuration of a model"),
         ("[]", "is not the configuration of a model"),
-        ("{}", "has model format None; this version reads 2"),
-        ('{"format_version": 1}', "has model format 1; this version reads 2"),
-        ('{"format_version": 2}', "is not the configuration of a model"),
+        ("{}", "has model format None; this version reads 3"),
+        ('{"format_version": 1}', "has model format 1; this version reads 3"),
+        ('{"format_version": 3}', "is not the configuration of a model"),
     ],
 )
 def test_another_config_file_is_refused(folder: Path, content: str, sentence: str) -> None:

@@ -283,7 +283,9 @@ class TrainingStep(GlobalStep):
         pre, draws, device = self._preprocessing, self._draws, self.device
         valid = torch.from_numpy(batch.valid_samples).to(device)
         lead_mask = torch.from_numpy(batch.lead_mask).to(device)
-        filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
+        filtered = pre.band_pass(
+            torch.from_numpy(batch.signal_uv).to(device), torch.from_numpy(batch.valid_samples)
+        )
         chosen = self._augmentations
         streams = (
             (CROP_STUDENT, AUGMENT_STUDENT, chosen.student, MASK, GENERATE),

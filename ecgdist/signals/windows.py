@@ -10,20 +10,19 @@ MIN_STD_UV = 1.0
 
 _LEADS, _TIME = -2, -1
 
-_ROWS_AT_ONCE_CPU = 8
-"""So many float64 rows stay in a processor's cache."""
-
 
 def cut_windows(signal: Tensor, start: Tensor, num_samples: int) -> Tensor:
     """Cut `num_samples` out of each row, from its `start` (``(batch,)`` int64) on.
 
     ``(batch, leads, samples)`` -> ``(batch, leads, num_samples)``.
     """
-    index = start[:, None] + torch.arange(num_samples, device=signal.device)
-    return signal.gather(_TIME, index[:, None].expand(-1, signal.shape[_LEADS], -1))
+    if signal.device.type == "cpu" and bool((start < 0).any()):
+        raise IndexError(f"windows start out of bounds, at {start.tolist()}")
+    row = torch.arange(len(signal), device=signal.device)
+    return signal.unfold(_TIME, num_samples, 1)[row, :, start]
 
 
-def standardise(signal_uv: Tensor, inside: Tensor) -> Tensor:
+def standardise(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
     """Zero mean and unit standard deviation for each record, over all its leads together.
 
     Sums run along time, then over leads, in float64. One sum over both would be split among threads when a
@@ -31,34 +30,47 @@ def standardise(signal_uv: Tensor, inside: Tensor) -> Tensor:
 
     Args:
         signal_uv: ``(batch, leads, samples)`` microvolt.
-        inside: the same shape, bool; False for what is padding or a missing lead.
+        valid_samples: ``(batch,)`` integers; samples from here on are padding.
+        lead_mask: ``(batch, leads)`` bool, True where a lead is present.
 
     Returns:
-        ``(batch, leads, samples)`` float32, zero where not `inside`. Divisor n, not n - 1.
+        ``(batch, leads, samples)`` float32, zero in padding and missing leads. Divisor n, not n - 1.
     """
-    scaled = torch.empty(signal_uv.shape, dtype=torch.float32, device=signal_uv.device)
-    at_once = _ROWS_AT_ONCE_CPU if signal_uv.device.type == "cpu" else max(1, len(scaled))
-    for first in range(0, len(scaled), at_once):
-        rows = slice(first, first + at_once)
-        scaled[rows] = _standardise_rows(signal_uv[rows], inside[rows])
-    return scaled
-
-
-def _standardise_rows(signal_uv: Tensor, inside: Tensor) -> Tensor:
-    """`standardise` of a few rows, in float64."""
+    if signal_uv.device.type == "cpu":
+        return _standardise_each(signal_uv, valid_samples, lead_mask)
+    inside = within(signal_uv, valid_samples, lead_mask)
     count = inside.sum((_LEADS, _TIME)).clamp(min=1)[:, None, None]
 
     def mean(values: Tensor) -> Tensor:
         """Of values that are 0 where not `inside`."""
         return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True) / count
 
-    if signal_uv.device.type == "cpu" and bool(inside.all()):
-        # As nearly always. A GPU is not asked: it would have to finish what it does first.
-        centred = signal_uv.to(torch.float64, copy=True)
-        centred.sub_(mean(centred))
-    else:
-        outside = ~inside
-        centred = signal_uv.to(torch.float64, copy=True).masked_fill_(outside, 0)
-        centred.sub_(mean(centred)).masked_fill_(outside, 0)
-    std = mean(centred.square()).sqrt()
-    return centred.div_(std.clamp(min=MIN_STD_UV))
+    centred = signal_uv.double() * inside
+    centred.sub_(mean(centred)).mul_(inside)
+    return centred.div_(mean(centred.square()).sqrt().clamp(min=MIN_STD_UV)).float()
+
+
+def within(signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
+    """``(batch, leads, samples)`` bool, False in padding and missing leads; for the arguments see `standardise`."""
+    time = torch.arange(signal.shape[_TIME], device=signal.device)
+    return (time < valid_samples[:, None])[:, None] & lead_mask[:, :, None]
+
+
+def _standardise_each(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
+    """`standardise` row by row, on what is inside alone: what is made of one row stays in a processor's cache."""
+    scaled = torch.empty(signal_uv.shape, dtype=torch.float32)
+    all_present = lead_mask.all(dim=1).tolist()
+    for row, valid in enumerate(valid_samples.tolist()):
+        is_whole = all_present[row] and valid == signal_uv.shape[_TIME]
+        leads = slice(None) if all_present[row] else lead_mask[row].nonzero()[:, 0]
+        inside = signal_uv[row, leads, :valid].to(torch.float64, copy=True)
+        count = max(inside.numel(), 1)
+        inside.sub_(inside.sum(_TIME).sum() / count)
+        std = ((inside * inside).sum(_TIME).sum() / count).sqrt_()
+        inside.mul_(1 / std.clamp_(min=MIN_STD_UV))
+        if is_whole:
+            scaled[row] = inside
+        else:
+            scaled[row] = 0
+            scaled[row, leads, :valid] = inside.float()
+    return scaled

@@ -47,7 +47,7 @@ def test_a_model_folder_of_another_version_is_refused(made: Made, tmp_path: Path
     content = json.loads((tmp_path / "m/config.json").read_text())
     (tmp_path / "m/config.json").write_text(json.dumps(content | {"format_version": 99}))
     words = commands(str(tmp_path / "m"), made.task, str(made.corpus.location), tmp_path)[command]
-    assert "has model format 99; this version reads 2" in refused(*words)
+    assert "has model format 99; this version reads 3" in refused(*words)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "fit-head", "finetune", "benchmark"])

@@ -182,4 +182,4 @@ def test_a_model_of_another_version_is_refused(made: Made, tmp_path: Path) -> No
     (tmp_path / "c/config.json").write_text(json.dumps(content | {"format_version": 99}))
     result = CliRunner().invoke(app, ["predict", str(tmp_path / "c"), headers()[0]])
     assert result.exit_code == 1
-    assert "has model format 99; this version reads 2" in " ".join(result.stderr.split())
+    assert "has model format 99; this version reads 3" in " ".join(result.stderr.split())

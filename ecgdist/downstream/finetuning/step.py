@@ -101,7 +101,9 @@ class TuningStep(GlobalStep):
         pre, device = self._preprocessing, self.device
         valid = torch.from_numpy(batch.valid_samples).to(device)
         lead_mask = torch.from_numpy(batch.lead_mask).to(device)
-        filtered = pre.band_pass(torch.from_numpy(batch.signal_uv).to(device), valid)
+        filtered = pre.band_pass(
+            torch.from_numpy(batch.signal_uv).to(device), torch.from_numpy(batch.valid_samples)
+        )
         spare = np.maximum(batch.valid_samples - pre.window_samples, 0) + 1
         start = torch.from_numpy(self._draws.integers(CROP_STUDENT, batch.step, batch.positions, spare))
         view = View(*pre.cut(filtered, start.to(device), valid), lead_mask)
