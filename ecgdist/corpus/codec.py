@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from ecgdist.record import NUM_LEADS
 
@@ -82,17 +83,20 @@ def _residuals(signal_uv: Signals) -> Signals:
 
 def _decode_some(planes: npt.NDArray[np.uint8], signal_uv: Signals) -> None:
     """Decode ``(rows, 2, 12, samples)`` into `signal_uv`."""
-    # Sums in int32 are modulo 65536 too, and 7 times as fast as in int16 on the processors that we measured.
-    residual = planes[:, 0].astype(np.int32)
-    residual <<= 8
-    residual += planes[:, 1]
-    residual -= _BIAS
+    unsigned = planes[:, 0].astype(np.uint16)
+    unsigned <<= 8
+    unsigned |= planes[:, 1]
+    unsigned -= _BIAS
+    residual = unsigned.view(np.int16)
     for leads in _INDEPENDENT:
-        np.add.accumulate(residual[:, leads], axis=-1, out=residual[:, leads])
-    signal_uv[...] = residual
-    signal_uv[:, 2] += signal_uv[:, 1] - signal_uv[:, 0]
+        # torch keeps a running sum in a register; numpy, which takes it from memory again, needs five times as long.
+        steps, sums = torch.from_numpy(residual[:, leads]), torch.from_numpy(signal_uv[:, leads])
+        torch.cumsum(steps, dim=-1, dtype=torch.int16, out=sums)
+    i, ii, iii = signal_uv[:, 0], signal_uv[:, 1], signal_uv[:, 2]
+    np.subtract(ii, i, out=iii)
+    iii += residual[:, 2]
     for lead, prediction in enumerate(_augmented(signal_uv), start=3):
-        signal_uv[:, lead] += prediction
+        np.add(residual[:, lead], prediction, out=signal_uv[:, lead])
 
 
 def _augmented(signal_uv: Signals) -> tuple[Signals, Signals, Signals]:
