@@ -10,6 +10,9 @@ MIN_STD_UV = 1.0
 
 _LEADS, _TIME = -2, -1
 
+_ROWS_AT_ONCE_CPU = 4
+"""So many float64 rows stay in a processor's cache."""
+
 
 def cut_windows(signal: Tensor, start: Tensor, num_samples: int) -> Tensor:
     """Cut `num_samples` out of each row, from its `start` (``(batch,)`` int64) on.
@@ -57,20 +60,31 @@ def within(signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
 
 
 def _standardise_each(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
-    """`standardise` row by row, on what is inside alone: what is made of one row stays in a processor's cache."""
+    """`standardise` on what is inside alone, on so few rows at once that they stay in a processor's cache."""
     scaled = torch.empty(signal_uv.shape, dtype=torch.float32)
-    all_present = lead_mask.all(dim=1).tolist()
-    for row, valid in enumerate(valid_samples.tolist()):
-        is_whole = all_present[row] and valid == signal_uv.shape[_TIME]
-        leads = slice(None) if all_present[row] else lead_mask[row].nonzero()[:, 0]
-        inside = signal_uv[row, leads, :valid].to(torch.float64, copy=True)
-        count = max(inside.numel(), 1)
-        inside.sub_(inside.sum(_TIME).sum() / count)
-        std = ((inside * inside).sum(_TIME).sum() / count).sqrt_()
-        inside.mul_(1 / std.clamp_(min=MIN_STD_UV))
-        if is_whole:
-            scaled[row] = inside
-        else:
+    is_whole = (lead_mask.all(dim=1) & (valid_samples >= signal_uv.shape[_TIME])).tolist()
+    for first in range(0, len(scaled), _ROWS_AT_ONCE_CPU):
+        some = slice(first, first + _ROWS_AT_ONCE_CPU)
+        if all(is_whole[some]):
+            scaled[some] = _standardise_whole(signal_uv[some])
+            continue
+        for row in range(*some.indices(len(scaled))):
+            leads, valid = lead_mask[row].nonzero()[:, 0], int(valid_samples[row])
             scaled[row] = 0
-            scaled[row, leads, :valid] = inside.float()
+            scaled[row, leads, :valid] = _standardise_whole(signal_uv[row : row + 1, leads, :valid])[
+                0
+            ].float()
     return scaled
+
+
+def _standardise_whole(signal_uv: Tensor) -> Tensor:
+    """Rows without padding or missing leads, in float64."""
+    count = max(signal_uv[0].numel(), 1)
+
+    def mean(values: Tensor) -> Tensor:
+        return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True).div_(count)
+
+    centred = signal_uv.to(torch.float64, copy=True)
+    centred.sub_(mean(centred))
+    std = mean(centred * centred).sqrt_().clamp_(min=MIN_STD_UV)
+    return centred.mul_(std.reciprocal_())
