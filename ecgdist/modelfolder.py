@@ -263,7 +263,7 @@ def _read_config(folder: Location) -> tuple[ModelConfig, tuple[str, str, str]]:
         if values.get("format_version") != FORMAT_VERSION:
             raise DataError(
                 f"{folder} has model format {values.get('format_version')!r}; "
-                f"this version reads {FORMAT_VERSION}: train it again"
+                f"this version reads {FORMAT_VERSION}; train it again, or use the version that wrote it"
             )
         hashes = (
             values.pop("weights_sha256"),

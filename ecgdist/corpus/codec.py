@@ -31,6 +31,8 @@ _INDEPENDENT = (slice(0, 2), slice(6, 12))
 _BIAS = 128
 _ROWS_AT_ONCE = 8
 """So many rows' intermediate arrays (0.1 MB each at 10 s of 250 Hz) stay in a core's cache."""
+_MOST_BY_ONE_THREAD = 32_767
+"""Numbers that torch adds up without its own threads, which a forked process does not have and would wait for."""
 
 Signals = npt.NDArray[np.int16]
 
@@ -91,7 +93,10 @@ def _decode_some(planes: npt.NDArray[np.uint8], signal_uv: Signals) -> None:
     for leads in _INDEPENDENT:
         # torch keeps a running sum in a register; numpy, which takes it from memory again, needs five times as long.
         steps, sums = torch.from_numpy(residual[:, leads]), torch.from_numpy(signal_uv[:, leads])
-        torch.cumsum(steps, dim=-1, dtype=torch.int16, out=sums)
+        at_once = max(1, _MOST_BY_ONE_THREAD // max(1, steps[:1].numel()))
+        for start in range(0, len(steps), at_once):
+            here = slice(start, start + at_once)
+            torch.cumsum(steps[here], dim=-1, dtype=torch.int16, out=sums[here])
     i, ii, iii = signal_uv[:, 0], signal_uv[:, 1], signal_uv[:, 2]
     np.subtract(ii, i, out=iii)
     iii += residual[:, 2]

@@ -9,12 +9,12 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.signal import butter, freqz_sos
+from scipy.signal import butter
 from torch import Tensor
 
-# Rows filtered at once. On a GPU it bounds the memory (1 MB a row at 12 x 2500 samples) whatever the batch; on a
+# Rows filtered at once. On a GPU it bounds the memory (1.5 MB a row at 12 x 2500 samples) whatever the batch; on a
 # processor it keeps them in its cache.
-_ROWS_AT_ONCE, _ROWS_AT_ONCE_CPU = 256, 4
+_ROWS_AT_ONCE, _ROWS_AT_ONCE_CPU = 64, 4
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,14 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
     """Filter each lead forward and backward, so that no wave is shifted in time.
 
     The straight line through a lead's first and last valid sample is set aside: a high-pass removes it, a low-pass
-    leaves it as it is. What remains starts and ends at zero, and each end is continued by the signal itself, turned
-    about the point beside it, and that again, without end. (A shorter continuation, like scipy's default of a few
-    dozen samples, lets the start-up of the 0.67 Hz high-pass into the record.) The reference is
-    ``scipy.signal.sosfiltfilt(band.sections(), numpy.pad(rest, several times its length, mode="symmetric",
-    reflect_type="odd"), padlen=0)``.
+    leaves it as it is. What remains is continued at each end by its mirror image, and that again, without end. The
+    reference is ``scipy.signal.sosfiltfilt(band.sections(), numpy.pad(rest, at least 20 s, mode="symmetric"),
+    padlen=0)``. On 5 s cut out of 10 s, this is three times nearer to the filtered 10 s than the point reflection of
+    scipy's default (tested).
 
-    So continued, n samples are a sum of n sines, ``sin(pi m (t + 1/2) / n)`` with m from 1 to n. A filter without phase
-    multiplies each with ``|H|^2`` at its frequency, so no continuation has to be computed. Arithmetic is in float64:
-    8 mV of wander under 0.2 mV of ECG costs float32 more than the 1e-5 that devices may differ by.
+    So continued, n samples are a sum of n cosines, ``cos(pi m (t + 1/2) / n)`` with m from 0 to n - 1. A filter without
+    phase multiplies each with ``|H|^2`` at its frequency, so no continuation has to be computed. Arithmetic is in
+    float64: 8 mV of wander under 0.2 mV of ECG costs float32 more than the 1e-5 that devices may differ by.
 
     A row's result does not depend on the other rows.
 
@@ -69,10 +68,16 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
 
     Returns:
         ``(batch, leads, samples)`` float32 in the unit of `signal`, zero from `valid_samples` on.
+
+    Raises:
+        ValueError: if there are not as many `valid_samples` as rows, or one is not between 0 and the samples.
     """
+    lengths = valid_samples.tolist()
+    if len(lengths) != len(signal) or not all(0 <= length <= signal.shape[-1] for length in lengths):
+        raise ValueError(f"{lengths} are not the valid samples of signals of shape {tuple(signal.shape)}")
     filtered = torch.empty(signal.shape, dtype=torch.float32, device=signal.device)
     rows_of_length = defaultdict(list)
-    for row, num_samples in enumerate(valid_samples.tolist()):
+    for row, num_samples in enumerate(lengths):
         rows_of_length[num_samples].append(row)
     at_once = _ROWS_AT_ONCE_CPU if signal.device.type == "cpu" else _ROWS_AT_ONCE
     for num_samples, rows in rows_of_length.items():
@@ -89,10 +94,10 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
 def _filter_rows(signal: Tensor, band: Band) -> Tensor:
     """`band_pass` of rows without padding, ``(rows, leads, samples)``.
 
-    The coefficients of the sines are real and imaginary part of ``exp(-i pi k / 2n) V[k]``, where V is the transform
-    of the even samples in order and then the odd ones backward with changed sign (Makhoul, IEEE Trans. ASSP 28:27,
-    1980). Turning by the angle, two gains, and turning back is one symmetric 2 x 2 matrix for each k. Its products
-    are taken one by one, because those of complex numbers are rounded otherwise at the end of a stretch of memory.
+    The coefficients of the cosines are real and negative imaginary part of ``exp(-i pi k / 2n) V[k]``, where V is the
+    transform of the even samples in order and then the odd ones backward (Makhoul, IEEE Trans. ASSP 28:27, 1980).
+    Turning by the angle, two gains, and turning back is one symmetric 2 x 2 matrix for each k. Its products are taken
+    one by one, because those of complex numbers are rounded otherwise at the end of a stretch of memory.
     """
     if band.highpass_hz is None and band.lowpass_hz is None:
         return signal.float()
@@ -106,35 +111,48 @@ def _filter_rows(signal: Tensor, band: Band) -> Tensor:
 
     reordered = torch.empty_like(rest)
     reordered[..., :num_even] = rest[..., ::2]
-    torch.neg(rest[..., 1::2].flip(-1), out=reordered[..., num_even:])
+    reordered[..., num_even:] = rest[..., 1::2].flip(-1)
     spectrum = torch.fft.rfft(reordered)
     direct, crosswise = _gains(num_samples, band, str(signal.device))
     across = torch.view_as_real(spectrum * 1j).flatten(-2).mul_(crosswise)
     torch.view_as_real(spectrum).view(across.shape).mul_(direct).add_(across)
     reordered = torch.fft.irfft(spectrum, n=num_samples)
-
     if band.highpass_hz is None:
-        rest[..., ::2] = reordered[..., :num_even]
-        torch.neg(reordered[..., num_even:].flip(-1), out=rest[..., 1::2])
-        return rest.add_(line)
+        reordered[..., :num_even] += line[..., ::2]
+        reordered[..., num_even:] += line[..., 1::2].flip(-1)
+
     filtered = torch.empty(signal.shape, dtype=torch.float32, device=signal.device)
     filtered[..., ::2] = reordered[..., :num_even]
-    torch.neg(reordered[..., num_even:].float().flip(-1), out=filtered[..., 1::2])
+    filtered[..., 1::2] = reordered[..., num_even:].float().flip(-1)
     return filtered
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _gains(num_samples: int, band: Band, device: str) -> tuple[Tensor, Tensor]:
     """What `_filter_rows` multiplies the parts of a number with, and those of i times the number, before it adds both.
 
     Twice ``(2 * (samples // 2 + 1),)`` float64, for real and imaginary part in turn. After the turn, the real part
-    belongs to the sine with ``m = n - k``, the imaginary one to that with ``m = k``.
+    belongs to the cosine with ``m = k``, the imaginary one to that with ``m = n - k``.
     """
     k = np.arange(num_samples // 2 + 1)
-    _, response = freqz_sos(band.sections(), worN=np.pi * np.stack([num_samples - k, k]) / num_samples)
-    real, imaginary = np.abs(response) ** 2
+    real, imaginary = _squared_response(np.pi * np.stack([k, num_samples - k]) / num_samples, band)
     angle = np.pi * k / (2 * num_samples)
     cos, sin = np.cos(angle), np.sin(angle)
     direct = np.stack([cos**2 * real + sin**2 * imaginary, sin**2 * real + cos**2 * imaginary], axis=-1)
     crosswise = np.outer(cos * sin * (real - imaginary), (-1, 1))
     return torch.from_numpy(direct.ravel()).to(device), torch.from_numpy(crosswise.ravel()).to(device)
+
+
+def _squared_response(radians_per_sample: npt.NDArray[np.float64], band: Band) -> npt.NDArray[np.float64]:
+    """``|H|^2`` of `Band.sections`: Butterworth's, whose frequencies the bilinear transform turns into tangents.
+
+    scipy finds the same from the sections, but takes milliseconds for each length of a padded segment.
+    """
+    warped = np.tan(radians_per_sample / 2)
+    response = np.ones_like(warped)
+    with np.errstate(divide="ignore", over="ignore"):
+        if band.highpass_hz is not None:
+            response /= 1 + (np.tan(np.pi * band.highpass_hz / band.rate_hz) / warped) ** (2 * band.order)
+        if band.lowpass_hz is not None:
+            response /= 1 + (warped / np.tan(np.pi * band.lowpass_hz / band.rate_hz)) ** (2 * band.order)
+    return response

@@ -18,11 +18,14 @@ def cut_windows(signal: Tensor, start: Tensor, num_samples: int) -> Tensor:
     """Cut `num_samples` out of each row, from its `start` (``(batch,)`` int64) on.
 
     ``(batch, leads, samples)`` -> ``(batch, leads, num_samples)``.
+
+    Raises:
+        IndexError: if a window reaches outside; on a GPU, torch's own error, later.
     """
-    if signal.device.type == "cpu" and bool((start < 0).any()):
-        raise IndexError(f"windows start out of bounds, at {start.tolist()}")
     row = torch.arange(len(signal), device=signal.device)
-    return signal.unfold(_TIME, num_samples, 1)[row, :, start]
+    # Negative indices would count from the end.
+    inside = start.masked_fill(start < 0, signal.shape[_TIME])
+    return signal.unfold(_TIME, num_samples, 1)[row, :, inside]
 
 
 def standardise(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
@@ -39,8 +42,14 @@ def standardise(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> 
     Returns:
         ``(batch, leads, samples)`` float32, zero in padding and missing leads. Divisor n, not n - 1.
     """
+    valid_samples = valid_samples.to(torch.int64)
     if signal_uv.device.type == "cpu":
         return _standardise_each(signal_uv, valid_samples, lead_mask)
+    return _standardise_all(signal_uv, valid_samples, lead_mask)
+
+
+def _standardise_all(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
+    """`standardise` by masks, for a device that must not be asked what is inside."""
     inside = within(signal_uv, valid_samples, lead_mask)
     count = inside.sum((_LEADS, _TIME)).clamp(min=1)[:, None, None]
 
@@ -48,8 +57,9 @@ def standardise(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> 
         """Of values that are 0 where not `inside`."""
         return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True) / count
 
-    centred = signal_uv.double() * inside
-    centred.sub_(mean(centred)).mul_(inside)
+    outside = ~inside
+    centred = signal_uv.to(torch.float64, copy=True).masked_fill_(outside, 0)
+    centred.sub_(mean(centred)).masked_fill_(outside, 0)
     return centred.div_(mean(centred.square()).sqrt().clamp(min=MIN_STD_UV)).float()
 
 

@@ -125,7 +125,7 @@ def _filtered(sections: Array, signal_uv: Array) -> Array:
     samples = signal_uv.shape[1]
     first, last = signal_uv[:, :1], signal_uv[:, -1:]
     rest = signal_uv - (first + (last - first) * (np.arange(samples) / (samples - 1)))
-    continued = np.pad(rest, ((0, 0), (samples, samples)), mode="symmetric", reflect_type="odd")
+    continued = np.pad(rest, ((0, 0), (samples, samples)), mode="symmetric")
     return sosfiltfilt(sections, continued, padlen=0)[:, samples : 2 * samples]
 
 

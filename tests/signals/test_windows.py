@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ecgdist.signals.windows import cut_windows, standardise
+from ecgdist.signals.windows import _standardise_all, cut_windows, standardise
 from tests.signals.real_ecgs import signals_uv
 
 
@@ -56,5 +56,18 @@ def test_a_flat_or_empty_record_gives_zeros_and_noise_below_a_microvolt_is_not_b
     x = torch.full((4, 12, 500), 40.0)
     x[2] += 0.01 * torch.sin(torch.arange(500.0))
     scaled = standardise(x, torch.tensor([500, 500, 500, 0]), leads)
+    assert scaled.dtype == torch.float32
     assert not scaled[[0, 1, 3]].any()
     assert 0 < scaled[2].abs().max() < 0.02
+
+
+def test_what_is_outside_may_be_anything_and_masks_give_the_same_as_rows() -> None:
+    """Masks are for GPUs; here they run on the CPU."""
+    x = torch.from_numpy(signals_uv(5)).float()
+    valid, leads = torch.tensor([1000, 700, 1000, 300, 1000]), torch.ones(5, 12, dtype=torch.bool)
+    leads[2, 3:] = False
+    expected = standardise(x, valid, leads)
+    x[1, :, 700:], x[2, 5], x[3, :, 300:] = torch.nan, torch.inf, 1e30
+    for scaled in (standardise(x, valid, leads), _standardise_all(x, valid, leads)):
+        torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-5)
+        assert not scaled[1, :, 700:].any()
