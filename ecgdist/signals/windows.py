@@ -51,16 +51,10 @@ def standardise(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> 
 def _standardise_all(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
     """`standardise` by masks, for a device that must not be asked what is inside."""
     inside = within(signal_uv, valid_samples, lead_mask)
-    count = inside.sum((_LEADS, _TIME)).clamp(min=1)[:, None, None]
-
-    def mean(values: Tensor) -> Tensor:
-        """Of values that are 0 where not `inside`."""
-        return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True) / count
-
-    outside = ~inside
+    count, outside = inside.sum((_LEADS, _TIME)).clamp(min=1)[:, None, None], ~inside
     centred = signal_uv.to(torch.float64, copy=True).masked_fill_(outside, 0)
-    centred.sub_(mean(centred)).masked_fill_(outside, 0)
-    return centred.div_(mean(centred.square()).sqrt().clamp(min=MIN_STD_UV)).float()
+    centred.sub_(_mean(centred, count)).masked_fill_(outside, 0)
+    return centred.div_(_mean(centred.square(), count).sqrt().clamp(min=MIN_STD_UV)).float()
 
 
 def within(signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> Tensor:
@@ -90,11 +84,12 @@ def _standardise_each(signal_uv: Tensor, valid_samples: Tensor, lead_mask: Tenso
 def _standardise_whole(signal_uv: Tensor) -> Tensor:
     """Rows without padding or missing leads, in float64."""
     count = max(signal_uv[0].numel(), 1)
-
-    def mean(values: Tensor) -> Tensor:
-        return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True).div_(count)
-
     centred = signal_uv.to(torch.float64, copy=True)
-    centred.sub_(mean(centred))
-    std = mean(centred * centred).sqrt_().clamp_(min=MIN_STD_UV)
+    centred.sub_(_mean(centred, count))
+    std = _mean(centred * centred, count).sqrt_().clamp_(min=MIN_STD_UV)
     return centred.mul_(std.reciprocal_())
+
+
+def _mean(values: Tensor, count: Tensor | int) -> Tensor:
+    """``(rows, 1, 1)``: of `count` values in each row; any others are 0."""
+    return values.sum(_TIME, keepdim=True).sum(_LEADS, keepdim=True) / count

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +138,23 @@ def test_a_row_without_signal_is_refused(tmp_path: Path) -> None:
     column = pa.array([b"\0" * 48, None], pa.binary(48))
     with pytest.raises(ValueError, match="1 rows have no signal"):
         stored_array(column, 2)
+
+
+_IN_A_FORK = """
+import os, signal, sys
+import numpy as np, torch
+from ecgdist.corpus.codec import decode, encode
+signals = np.arange(8 * 12 * 2500, dtype=np.int16).reshape(8, 12, 2500)
+stored = encode(signals)
+torch.set_num_threads(2)
+torch.ones(1_000_000).mul_(2)  # torch's threads are there now, and will not be in the child
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if np.array_equal(decode(stored, 2500), signals) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def test_a_forked_process_decodes_though_it_has_none_of_torchs_threads() -> None:
+    assert subprocess.run([sys.executable, "-c", _IN_A_FORK], timeout=120, check=False).returncode == 0
