@@ -309,13 +309,13 @@ class Preprocessing(Config):
         """The second half of `window`.
 
         Args:
-            cut: ``(batch, 12, window_samples)`` microvolt.
+            cut: ``(batch, 12, window_samples)`` microvolt; it may be overwritten.
             valid_samples: ``(batch,)`` int64, of the windows.
             lead_mask: ``(batch, 12)`` bool.
         """
         if self.device.scaling == "none":
             return torch.where(within(cut, valid_samples, lead_mask), cut / 1000, 0.0)
-        return standardise(cut, valid_samples, lead_mask)
+        return standardise(cut, valid_samples, lead_mask, out=cut)
 
     def inputs(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Model input for evaluation, the windows of `window_starts`; average the embeddings over them.

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from ecgdist.signals.augment import Augmentation, Randoms, View
+from ecgdist.signals.augment import Augmentation, Randoms, Rows, View
 from ecgdist.signals.augment.choice import stream_keys
 from ecgdist.streaming.draws import Draws
 
@@ -25,7 +25,8 @@ def augment(
     """Apply `augmentations` one after another, each to the rows that it is drawn for.
 
     Args:
-        view: some rows of the global batch; it is left as it is.
+        view: some rows of the global batch. Its signal is overwritten: most of the time would go into copies of whole
+            batches.
         augmentations: in this order.
         rate_hz: sampling rate.
         draws: of the run.
@@ -33,30 +34,20 @@ def augment(
         step: global step.
         positions: ``(batch,)`` positions of the rows in the global batch.
     """
-    is_given = True
+    device, samples = view.signal_uv.device, view.signal_uv.shape[-1]
     for augmentation, key in zip(augmentations, stream_keys(augmentations), strict=True):
         uniform = draws.uniform((stream, *key), step, positions, 1 + augmentation.num_uniform)
         # Decided on the CPU, so that the device does not have to be asked how many rows there are.
-        rows = np.flatnonzero(uniform[:, 0] < augmentation.p)
-        if not len(rows):
+        chosen = np.flatnonzero(uniform[:, 0] < augmentation.p)
+        if not len(chosen):
             continue
-        device, samples = view.signal_uv.device, view.signal_uv.shape[-1]
         normal = None
         if augmentation.num_normal:
             width = augmentation.num_normal * samples
-            numbers = draws.normal((stream, *key), step, positions[rows], width, device)
-            normal = numbers.view(len(rows), augmentation.num_normal, samples)
-        randoms = Randoms(torch.from_numpy(uniform[rows, 1:]).to(device), normal)
-        if len(rows) == len(positions):
-            view = augmentation.apply(view, rate_hz, randoms)
-        else:
-            index = torch.from_numpy(rows).to(device)
-            part = augmentation.apply(
-                View(*(values.index_select(0, index) for values in view)), rate_hz, randoms
-            )
-            # Copied once, and then written into: most of the time would go into copies of whole batches.
-            signal_uv = view.signal_uv.clone() if is_given else view.signal_uv
-            signal_uv.index_copy_(0, index, part.signal_uv)
-            view = View(signal_uv, view.valid_samples, view.lead_mask.index_copy(0, index, part.lead_mask))
-        is_given = False
+            numbers = draws.normal((stream, *key), step, positions[chosen], width, device)
+            normal = numbers.view(len(chosen), augmentation.num_normal, samples)
+        randoms = Randoms(torch.from_numpy(uniform[chosen, 1:]).to(device), normal)
+        is_all = len(chosen) == len(positions)
+        rows = Rows(view, None if is_all else torch.from_numpy(chosen).to(device))
+        view = augmentation.effect(rows, rate_hz, randoms).write(rows)
     return view

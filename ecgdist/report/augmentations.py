@@ -18,7 +18,7 @@ from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
 from ecgdist.report.ecgpaper import Change, draw_changes, png
 from ecgdist.sample import sample_folder
-from ecgdist.signals.augment import AUGMENTATIONS, Augmentation, Randoms, View
+from ecgdist.signals.augment import AUGMENTATIONS, Augmentation, Randoms, Rows, View
 from ecgdist.signals.augment.choice import stream_keys
 from ecgdist.sources import open_source
 from ecgdist.streaming.draws import AUGMENT_STUDENT, Draws
@@ -51,7 +51,7 @@ def draw_augmentations(record: str = ECG) -> Figure:
     changes = []
     for name, kind in AUGMENTATIONS.items():
         augmentation = kind.model_validate(_VISIBLE.get(name, {}))
-        after = augmentation.apply(view, rate_hz, _randoms(augmentation, view))
+        after = augmentation.effect(Rows(view), rate_hz, _randoms(augmentation, view)).of(view)
         for number, lead in enumerate(LEADS):
             row = STANDARD_LEADS.index(lead)
             before_mv, after_mv = (one.signal_uv[0, row].double().numpy() / 1000 for one in (view, after))

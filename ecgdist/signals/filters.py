@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,10 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
     lengths = valid_samples.tolist()
     if len(lengths) != len(signal) or not all(0 <= length <= signal.shape[-1] for length in lengths):
         raise ValueError(f"{lengths} are not the valid samples of signals of shape {tuple(signal.shape)}")
-    filtered = torch.empty(signal.shape, dtype=torch.float32, device=signal.device)
+    is_whole = all(length == signal.shape[-1] for length in lengths)
+    filtered = (torch.empty if is_whole else torch.zeros)(
+        signal.shape, dtype=torch.float32, device=signal.device
+    )
     rows_of_length = defaultdict(list)
     for row, num_samples in enumerate(lengths):
         rows_of_length[num_samples].append(row)
@@ -83,64 +87,73 @@ def band_pass(signal: Tensor, valid_samples: Tensor, band: Band) -> Tensor:
     for num_samples, rows in rows_of_length.items():
         for first in range(0, len(rows), at_once):
             some = rows[first : first + at_once]
-            together = some[-1] - some[0] == len(some) - 1
-            where = slice(some[0], some[-1] + 1) if together else torch.tensor(some, device=signal.device)
-            filtered[where, :, num_samples:] = 0
-            if num_samples:
-                filtered[where, :, :num_samples] = _filter_rows(signal[where, :, :num_samples], band)
+            if some[-1] - some[0] == len(some) - 1:
+                together = slice(some[0], some[-1] + 1)
+                _filter_rows(signal[together, :, :num_samples], band, filtered[together, :, :num_samples])
+            else:
+                index = torch.tensor(some, device=signal.device)
+                part = filtered.new_empty((len(some), signal.shape[1], num_samples))
+                _filter_rows(signal[index, :, :num_samples], band, part)
+                filtered[index, :, :num_samples] = part
     return filtered
 
 
-def _filter_rows(signal: Tensor, band: Band) -> Tensor:
-    """`band_pass` of rows without padding, ``(rows, leads, samples)``.
+def _filter_rows(signal: Tensor, band: Band, filtered: Tensor) -> None:
+    """`band_pass` of rows without padding, ``(rows, leads, samples)``, written into `filtered`.
 
     The coefficients of the cosines are real and negative imaginary part of ``exp(-i pi k / 2n) V[k]``, where V is the
     transform of the even samples in order and then the odd ones backward (Makhoul, IEEE Trans. ASSP 28:27, 1980).
     Turning by the angle, two gains, and turning back is one symmetric 2 x 2 matrix for each k. Its products are taken
-    one by one, because those of complex numbers are rounded otherwise at the end of a stretch of memory.
+    one by one, because the sums in those of complex numbers are rounded otherwise at the end of a stretch of memory.
     """
-    if band.highpass_hz is None and band.lowpass_hz is None:
-        return signal.float()
     num_samples = signal.shape[-1]
+    if not num_samples or (band.highpass_hz is None and band.lowpass_hz is None):
+        filtered.copy_(signal)
+        return
     num_even = (num_samples + 1) // 2
-    rest = signal.double()
-    time = torch.arange(num_samples, dtype=torch.float64, device=signal.device)
-    slope = (rest[..., -1:] - rest[..., :1]) / max(num_samples - 1, 1)
-    line = (slope * time).add_(rest[..., :1])
-    rest = rest - line
+    direct, crosswise, signs, time = _constants(num_samples, band, str(signal.device))
+    first, last = signal[..., :1].double(), signal[..., -1:].double()
+    reordered = torch.empty(signal.shape, dtype=torch.float64, device=signal.device)
+    reordered[..., :num_even] = signal[..., ::2]
+    reordered[..., num_even:] = signal[..., 1::2].flip(-1)
+    reordered.sub_(first).addcmul_(last - first, time, value=-1)
 
-    reordered = torch.empty_like(rest)
-    reordered[..., :num_even] = rest[..., ::2]
-    reordered[..., num_even:] = rest[..., 1::2].flip(-1)
     spectrum = torch.fft.rfft(reordered)
-    direct, crosswise = _gains(num_samples, band, str(signal.device))
-    across = torch.view_as_real(spectrum * 1j).flatten(-2).mul_(crosswise)
-    torch.view_as_real(spectrum).view(across.shape).mul_(direct).add_(across)
-    reordered = torch.fft.irfft(spectrum, n=num_samples)
-    if band.highpass_hz is None:
-        reordered[..., :num_even] += line[..., ::2]
-        reordered[..., num_even:] += line[..., 1::2].flip(-1)
+    across = spectrum * crosswise
+    torch.view_as_real(spectrum).mul_(direct).addcmul_(torch.view_as_real(across), signs)
+    torch.fft.irfft(spectrum, n=num_samples, out=reordered)
 
-    filtered = torch.empty(signal.shape, dtype=torch.float32, device=signal.device)
+    if band.highpass_hz is None:
+        reordered.add_(first).addcmul_(last - first, time)
     filtered[..., ::2] = reordered[..., :num_even]
-    filtered[..., 1::2] = reordered[..., num_even:].float().flip(-1)
-    return filtered
+    filtered[..., 1::2] = reordered[..., num_even:].flip(-1)
 
 
 @lru_cache(maxsize=256)
-def _gains(num_samples: int, band: Band, device: str) -> tuple[Tensor, Tensor]:
-    """What `_filter_rows` multiplies the parts of a number with, and those of i times the number, before it adds both.
+def _constants(num_samples: int, band: Band, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `_filter_rows` needs to know of a length.
 
-    Twice ``(2 * (samples // 2 + 1),)`` float64, for real and imaginary part in turn. After the turn, the real part
-    belongs to the cosine with ``m = k``, the imaginary one to that with ``m = n - k``.
+    Returns:
+        The matrix for each k, after whose turn the real part belongs to the cosine with ``m = k`` and the imaginary one
+        to that with ``m = n - k``. Its diagonal, ``(samples // 2 + 1, 2)`` float64; and what is beside it, times i,
+        ``(samples // 2 + 1,)`` complex128, for real and imaginary part to change places, which leaves the sign of one
+        to be changed: -1 and 1, ``(samples // 2 + 1, 2)`` float64. At last ``(samples,)`` float64 from 0 to 1, the time
+        of the samples in the order of the transform.
     """
     k = np.arange(num_samples // 2 + 1)
     real, imaginary = _squared_response(np.pi * np.stack([k, num_samples - k]) / num_samples, band)
     angle = np.pi * k / (2 * num_samples)
     cos, sin = np.cos(angle), np.sin(angle)
     direct = np.stack([cos**2 * real + sin**2 * imaginary, sin**2 * real + cos**2 * imaginary], axis=-1)
-    crosswise = np.outer(cos * sin * (real - imaginary), (-1, 1))
-    return torch.from_numpy(direct.ravel()).to(device), torch.from_numpy(crosswise.ravel()).to(device)
+    crosswise = 1j * cos * sin * (real - imaginary)
+    signs = np.tile([-1.0, 1.0], (len(k), 1))
+    time = np.arange(num_samples) / max(num_samples - 1, 1)
+    time = np.concatenate([time[::2], time[1::2][::-1]])
+
+    def there(values: npt.NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(device)
+
+    return there(direct), there(crosswise), there(signs), there(time)
 
 
 def _squared_response(radians_per_sample: npt.NDArray[np.float64], band: Band) -> npt.NDArray[np.float64]:

@@ -92,7 +92,7 @@ def hashed(seeds: Tensor, width: int) -> Tensor:
     """
     # Four numbers of 16 bits come out of one of 64.
     words = torch.arange(-(-width // 4), device=seeds.device) * _signed(_STEP)
-    return _mix_in_place(words + seeds[:, None]).view(torch.int16)[:, :width].int() + 2**15
+    return _mix_in_place(words + seeds[:, None]).view(torch.int16)[:, :width].int().add_(2**15)
 
 
 def quantiles(distribution: str, integers: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Windows and their scale, against numpy row by row."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
-from ecgdist.signals.windows import _standardise_all, cut_windows, standardise
+from ecgdist.signals.windows import _standardise_all, _standardise_some, cut_windows, standardise
 from tests.signals.real_ecgs import signals_uv
 
 
@@ -48,6 +50,9 @@ def test_a_record_is_bit_equal_among_whole_and_padded_ones_and_the_input_stays(d
         one = slice(row, row + 1)
         assert torch.equal(standardise(x[one], valid[one], leads[one])[0], together[row])
     assert torch.equal(x, before)
+    in_place = x.float().contiguous()
+    assert standardise(in_place, valid, leads, out=in_place) is in_place
+    torch.testing.assert_close(in_place, together, rtol=0, atol=0 if dtype == torch.float32 else 1e-6)
 
 
 def test_a_flat_or_empty_record_gives_zeros_and_noise_below_a_microvolt_is_not_blown_up() -> None:
@@ -61,6 +66,22 @@ def test_a_flat_or_empty_record_gives_zeros_and_noise_below_a_microvolt_is_not_b
     assert 0 < scaled[2].abs().max() < 0.02
 
 
+@pytest.mark.parametrize("way", [_standardise_some, _standardise_all])
+def test_an_offset_far_above_the_signal_costs_no_digits(way: Callable[..., None]) -> None:
+    """Without a high-pass, an amplifier's offset of 30 mV stays; in float32 its samples are 1/512 microvolt apart."""
+    x = torch.from_numpy(np.rint(signals_uv(5))).float() + 30_000
+    valid, leads = torch.tensor([1000, 1000, 1000, 700, 1000]), torch.ones(5, 12, dtype=torch.bool)
+    leads[1, :11] = False
+    scaled = torch.empty(x.shape)
+    way(x, valid, leads, scaled)
+    for row in range(5):
+        values = x[row, leads[row], : valid[row]].double()
+        expected = (values - values.mean()) / values.std(correction=0)
+        torch.testing.assert_close(
+            scaled[row, leads[row], : valid[row]].double(), expected, rtol=1e-6, atol=1e-6
+        )
+
+
 def test_what_is_outside_may_be_anything_and_masks_give_the_same_as_rows() -> None:
     """Masks are for GPUs; here they run on the CPU."""
     x = torch.from_numpy(signals_uv(5)).float()
@@ -68,6 +89,8 @@ def test_what_is_outside_may_be_anything_and_masks_give_the_same_as_rows() -> No
     leads[2, 3:] = False
     expected = standardise(x, valid, leads)
     x[1, :, 700:], x[2, 5], x[3, :, 300:] = torch.nan, torch.inf, 1e30
-    for scaled in (standardise(x, valid, leads), _standardise_all(x, valid, leads)):
+    masked = torch.empty(x.shape)
+    _standardise_all(x, valid, leads, masked)
+    for scaled in (standardise(x, valid, leads), masked):
         torch.testing.assert_close(scaled, expected, rtol=0, atol=1e-5)
         assert not scaled[1, :, 700:].any()

@@ -20,7 +20,9 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor
 
 from ecgdist.errors import ConfigError
-from ecgdist.signals.augment.view import Augmentation, Randoms, View
+from ecgdist.record import NUM_LEADS
+from ecgdist.signals.augment.effect import Added, Waved
+from ecgdist.signals.augment.view import Augmentation, Randoms, Rows
 
 NUM_ELECTRODES = 9
 """Right arm, left arm, left leg, and six on the chest. (The right leg is the amplifier's ground.)"""
@@ -29,96 +31,95 @@ _NUM_WAVES = 3
 
 
 def electrode_leads(potential: Tensor) -> Tensor:
-    """The twelve leads between electrodes: ``(batch, 9, ...)`` -> ``(batch, 12, ...)``.
+    """The twelve leads between electrodes: ``(rows, 9, ...)`` -> ``(rows, 12, ...)``.
 
     Args:
         potential: of the right arm, left arm, left leg and the chest electrodes 1 to 6, any unit.
     """
     right, left, leg = potential[:, 0], potential[:, 1], potential[:, 2]
-    # Wilson's central terminal is the mean of the limbs; Goldberger leaves the electrode itself out.
-    limbs = [
-        left - right,
-        leg - right,
-        leg - left,
-        right - (left + leg) / 2,
-        left - (right + leg) / 2,
-        leg - (right + left) / 2,
-    ]
-    terminal = (right + left + leg) / 3
-    return torch.cat([torch.stack(limbs, dim=1), potential[:, 3:] - terminal[:, None]], dim=1)
+    leads = potential.new_empty((len(potential), NUM_LEADS, *potential.shape[2:]))
+    torch.sub(left, right, out=leads[:, 0])
+    torch.sub(leg, right, out=leads[:, 1])
+    torch.sub(leg, left, out=leads[:, 2])
+    # Goldberger's leads are against the mean of the two other limbs, the chest leads against that of all three
+    # (Wilson's central terminal).
+    torch.sub(right, left + leg, alpha=0.5, out=leads[:, 3])
+    torch.sub(left, right + leg, alpha=0.5, out=leads[:, 4])
+    torch.sub(leg, right + left, alpha=0.5, out=leads[:, 5])
+    torch.sub(potential[:, 3:], ((right + left + leg) / 3)[:, None], out=leads[:, 6:])
+    return leads
 
 
-def gaussian_noise(view: View, rms_uv: float, uniform: Tensor, normal: Tensor) -> View:
+def gaussian_noise(rows: Rows, rms_uv: float, uniform: Tensor, normal: Tensor) -> Added:
     """Add white noise of up to `rms_uv` microvolt in leads I, II and III.
 
     Electrodes are independent, so the augmented leads get 0.87 and the chest leads 0.82 of it.
 
     Args:
-        view: what to change.
+        rows: what to change.
         rms_uv: largest root mean square.
-        uniform: ``(batch, 1)``: how much.
-        normal: ``(batch, 9, samples)``, of the electrodes.
+        uniform: ``(rows, 1)``: how much.
+        normal: ``(rows, 9, samples)``, of the electrodes.
     """
     sigma_uv = (uniform.double() * rms_uv / math.sqrt(2)).float()
-    noise_uv = electrode_leads(normal * (sigma_uv[:, :, None] * view.in_time))
-    return view._replace(
-        signal_uv=torch.addcmul(view.signal_uv, noise_uv, view.lead_mask[:, :, None].float())
-    )
+    noise_uv = electrode_leads(normal * (sigma_uv * rows.in_time)[:, None])
+    return Added(noise_uv.mul_(rows.lead_mask[:, :, None].float()))
 
 
 def baseline_wander(
-    view: View, rate_hz: float, amplitude_uv: float, lowest_hz: float, highest_hz: float, uniform: Tensor
-) -> View:
+    rows: Rows, rate_hz: float, amplitude_uv: float, lowest_hz: float, highest_hz: float, uniform: Tensor
+) -> Waved:
     """Add a slow wave of up to `amplitude_uv` microvolt, of another size and sign in each electrode.
 
     The wave is the mean of three sines of random frequency and phase.
 
     Args:
-        view: what to change.
+        rows: what to change.
         rate_hz: sampling rate.
         amplitude_uv: no lead gets more.
         lowest_hz, highest_hz: between these lie the frequencies.
-        uniform: ``(batch, 16)``: how much, three frequencies, three phases, nine electrodes.
+        uniform: ``(rows, 16)``: how much, three frequencies, three phases, nine electrodes.
     """
     share = uniform.double()
     frequency_hz = lowest_hz + (highest_hz - lowest_hz) * share[:, 1 : 1 + _NUM_WAVES]
     phase = share[:, 1 + _NUM_WAVES : 1 + 2 * _NUM_WAVES]
-    time_s = torch.arange(view.signal_uv.shape[-1], device=share.device) / rate_hz
-    turns = frequency_hz[:, :, None] * time_s.double() + phase[:, :, None]
-    # Of a fraction of a turn, float32 has enough digits, and its sine is four times faster.
-    wave = turns.frac_().float().mul_(2 * math.pi).sin_().mean(dim=1)
-    return _add_wave(view, wave, amplitude_uv * share[:, :1], share[:, 1 + 2 * _NUM_WAVES :])
+    wave = _sine(rows, frequency_hz / rate_hz, phase).mean(dim=1)
+    return _waved(rows, wave, amplitude_uv * share[:, :1], share[:, 1 + 2 * _NUM_WAVES :])
 
 
 def powerline(
-    view: View, rate_hz: float, amplitude_uv: float, frequencies_hz: tuple[float, ...], uniform: Tensor
-) -> View:
+    rows: Rows, rate_hz: float, amplitude_uv: float, frequencies_hz: tuple[float, ...], uniform: Tensor
+) -> Waved:
     """Add a sine of the mains frequency of up to `amplitude_uv` microvolt, of another size in each electrode.
 
     Args:
-        view: what to change.
+        rows: what to change.
         rate_hz: sampling rate, above twice every frequency.
         amplitude_uv: no lead gets more.
         frequencies_hz: a record gets one of them.
-        uniform: ``(batch, 12)``: how much, which frequency, the phase, nine electrodes.
+        uniform: ``(rows, 12)``: how much, which frequency, the phase, nine electrodes.
     """
     share = uniform.double()
     choices = torch.tensor(frequencies_hz, dtype=torch.float64, device=share.device)
     frequency_hz = choices[(share[:, 1] * len(choices)).long().clamp(max=len(choices) - 1)]
-    time = torch.arange(view.signal_uv.shape[-1], device=share.device)
-    wave = (2 * math.pi * (frequency_hz[:, None] / rate_hz * time + share[:, 2:3])).sin()
-    return _add_wave(view, wave, amplitude_uv * share[:, :1], share[:, 3:])
+    wave = _sine(rows, frequency_hz[:, None] / rate_hz, share[:, 2:3])[:, 0]
+    return _waved(rows, wave, amplitude_uv * share[:, :1], share[:, 3:])
 
 
-def _add_wave(view: View, wave: Tensor, amplitude_uv: Tensor, electrodes: Tensor) -> View:
-    """Add ``(batch, samples)`` with a gain for each lead: ``(batch, 9)`` in [0, 1) are electrodes from -1/2 to 1/2.
+def _sine(rows: Rows, turns_per_sample: Tensor, phase: Tensor) -> Tensor:
+    """``(rows, waves)`` float64 each -> ``(rows, waves, samples)`` float32; a phase of 1 is a turn."""
+    turns = torch.addcmul(phase[:, :, None], turns_per_sample[:, :, None], rows.time.double())
+    # Of a fraction of a turn, float32 has enough digits, and its sine is four times faster.
+    return turns.frac_().float().mul_(2 * math.pi).sin_()
+
+
+def _waved(rows: Rows, wave: Tensor, amplitude_uv: Tensor, electrodes: Tensor) -> Waved:
+    """``(rows, samples)`` with a gain for each lead: ``(rows, 9)`` in [0, 1) are electrodes from -1/2 to 1/2.
 
     A lead is a difference of potentials, so its gain lies in [-1, 1].
     """
-    gain_uv = electrode_leads(electrodes - 0.5) * amplitude_uv * view.lead_mask
-    inside = wave.float() * view.in_time[:, 0]
-    signal_uv = torch.addcmul(view.signal_uv, gain_uv.float()[:, :, None], inside[:, None])
-    return view._replace(signal_uv=signal_uv)
+    gain_uv = electrode_leads(electrodes - 0.5) * amplitude_uv * rows.lead_mask
+    return Waved(gain_uv.float(), wave * rows.in_time)
 
 
 class GaussianNoise(Augmentation):
@@ -136,9 +137,9 @@ class GaussianNoise(Augmentation):
     rms_uv: float = Field(default=20.0, ge=0, allow_inf_nan=False)
     """Largest root mean square in a limb lead, in microvolt."""
 
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Added:
         assert randoms.normal is not None
-        return gaussian_noise(view, self.rms_uv, randoms.uniform, randoms.normal)
+        return gaussian_noise(rows, self.rms_uv, randoms.uniform, randoms.normal)
 
 
 class BaselineWander(Augmentation):
@@ -165,9 +166,9 @@ class BaselineWander(Augmentation):
             raise ValueError(f"lowest_hz = {self.lowest_hz:g} is above highest_hz = {self.highest_hz:g}")
         return self
 
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Waved:
         return baseline_wander(
-            view, rate_hz, self.amplitude_uv, self.lowest_hz, self.highest_hz, randoms.uniform
+            rows, rate_hz, self.amplitude_uv, self.lowest_hz, self.highest_hz, randoms.uniform
         )
 
     def check(self, rate_hz: float) -> None:
@@ -197,8 +198,8 @@ class Powerline(Augmentation):
             raise ValueError("give one or more frequencies above 0, e.g. [50, 60]")
         return frequencies_hz
 
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
-        return powerline(view, rate_hz, self.amplitude_uv, self.frequencies_hz, randoms.uniform)
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Waved:
+        return powerline(rows, rate_hz, self.amplitude_uv, self.frequencies_hz, randoms.uniform)
 
     def check(self, rate_hz: float) -> None:
         _below_half(self.name, max(self.frequencies_hz), rate_hz)

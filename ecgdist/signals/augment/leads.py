@@ -10,30 +10,31 @@ from pydantic import Field
 from torch import Tensor
 
 from ecgdist.record import NUM_LEADS
-from ecgdist.signals.augment.view import Augmentation, Randoms, View
+from ecgdist.signals.augment.effect import Kept, Scaled
+from ecgdist.signals.augment.view import Augmentation, Randoms, Rows
 from ecgdist.signals.limbs import NUM_LIMB_LEADS
 
 _NUM_GAINS = 1 + NUM_LEADS - NUM_LIMB_LEADS
 
 
-def lead_drop(view: View, lead_p: float, uniform: Tensor) -> View:
+def lead_drop(rows: Rows, lead_p: float, uniform: Tensor) -> Kept:
     """Take leads away, each with `lead_p`: they are zero and count as missing.
 
     One lead always stays: where all would go, the present one with the largest number.
 
     Args:
-        view: what to change.
+        rows: what to change.
         lead_p: probability for each lead.
-        uniform: ``(batch, 12)``; a lead goes if its number is below `lead_p`.
+        uniform: ``(rows, 12)``; a lead goes if its number is below `lead_p`.
     """
     # A missing lead is never the one that stays.
-    rank = uniform.masked_fill(~view.lead_mask, -1.0)
+    lead_mask = rows.lead_mask
+    rank = uniform.masked_fill(~lead_mask, -1.0)
     spared = rank == rank.amax(dim=1, keepdim=True)
-    kept = view.lead_mask & ((uniform >= lead_p) | spared)
-    return view._replace(signal_uv=view.signal_uv * kept[:, :, None].float(), lead_mask=kept)
+    return Kept(lead_mask & ((uniform >= lead_p) | spared))
 
 
-def amplitude_scale(view: View, change: float, uniform: Tensor) -> View:
+def amplitude_scale(change: float, uniform: Tensor) -> Scaled:
     """Multiply the limb leads with one factor, and each chest lead with one of its own.
 
     A factor lies between ``1 / (1 + change)`` and ``1 + change``, evenly on a logarithmic scale. One factor for the
@@ -41,13 +42,12 @@ def amplitude_scale(view: View, change: float, uniform: Tensor) -> View:
     the limb leads together, as no electrode does.
 
     Args:
-        view: what to change.
         change: largest relative change, e.g. 0.25.
-        uniform: ``(batch, 7)``, of the limb leads and V1 to V6; 0 is smallest, 1 largest.
+        uniform: ``(rows, 7)``, of the limb leads and V1 to V6; 0 is smallest, 1 largest.
     """
     factor = ((2 * uniform.double() - 1) * math.log1p(change)).exp().float()
     limbs = factor[:, :1].expand(-1, NUM_LIMB_LEADS)
-    return view._replace(signal_uv=view.signal_uv * torch.cat([limbs, factor[:, 1:]], dim=1)[:, :, None])
+    return Scaled(torch.cat([limbs, factor[:, 1:]], dim=1)[:, :, None])
 
 
 class LeadDrop(Augmentation):
@@ -65,8 +65,8 @@ class LeadDrop(Augmentation):
     lead_p: float = Field(default=0.5, ge=0, le=1)
     """Probability that a lead of such a record goes; one always stays."""
 
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
-        return lead_drop(view, self.lead_p, randoms.uniform)
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Kept:
+        return lead_drop(rows, self.lead_p, randoms.uniform)
 
 
 class AmplitudeScale(Augmentation):
@@ -83,5 +83,5 @@ class AmplitudeScale(Augmentation):
     change: float = Field(default=0.2, ge=0, le=4, allow_inf_nan=False)
     """Largest relative change; 0.2 is from 1 / 1.2 to 1.2 times."""
 
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
-        return amplitude_scale(view, self.change, randoms.uniform)
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Scaled:
+        return amplitude_scale(self.change, randoms.uniform)

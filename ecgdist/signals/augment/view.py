@@ -1,15 +1,19 @@
-"""What an augmentation takes and gives."""
+"""What an augmentation takes."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from ecgdist.config import Config
+
+if TYPE_CHECKING:
+    from ecgdist.signals.augment.effect import Effect
 
 
 class View(NamedTuple):
@@ -25,19 +29,54 @@ class View(NamedTuple):
     valid_samples: Tensor
     lead_mask: Tensor
 
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Some ECGs of a view. Their signal is copied when it is asked for, which few augmentations do.
+
+    Attributes:
+        view: the whole.
+        index: ``(rows,)`` int64, which rows these are; None for all.
+    """
+
+    view: View
+    index: Tensor | None = None
+
+    @property
+    def signal_uv(self) -> Tensor:
+        """``(rows, 12, samples)``; see `View`."""
+        return self._of(self.view.signal_uv)
+
+    @property
+    def valid_samples(self) -> Tensor:
+        """``(rows,)``; see `View`."""
+        return self._of(self.view.valid_samples)
+
+    @property
+    def lead_mask(self) -> Tensor:
+        """``(rows, 12)``; see `View`."""
+        return self._of(self.view.lead_mask)
+
+    @property
+    def time(self) -> Tensor:
+        """``(samples,)`` int64 from 0 on."""
+        return torch.arange(self.view.signal_uv.shape[-1], device=self.view.signal_uv.device)
+
     @property
     def in_time(self) -> Tensor:
-        """``(batch, 1, samples)`` bool, False in padding."""
-        time = torch.arange(self.signal_uv.shape[-1], device=self.signal_uv.device)
-        return time < self.valid_samples[:, None, None]
+        """``(rows, samples)`` bool, False in padding."""
+        return self.time < self.valid_samples[:, None]
+
+    def _of(self, values: Tensor) -> Tensor:
+        return values if self.index is None else values.index_select(0, self.index)
 
 
 class Randoms(NamedTuple):
-    """Random numbers for one augmentation of a batch, drawn beforehand.
+    """Random numbers for one augmentation of some rows, drawn beforehand.
 
     Attributes:
-        uniform: ``(batch, num_uniform)`` in [0, 1).
-        normal: ``(batch, num_normal, samples)`` standard normal, or None where `num_normal` is 0.
+        uniform: ``(rows, num_uniform)`` in [0, 1).
+        normal: ``(rows, num_normal, samples)`` standard normal, or None where `num_normal` is 0.
     """
 
     uniform: Tensor
@@ -59,10 +98,10 @@ class Augmentation(Config, ABC):
     """Probability that a record is changed at all."""
 
     @abstractmethod
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
-        """The changed view; `valid_samples` stays, and so do zeros in missing leads and padding.
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Effect:
+        """What is to be done to `rows`, which stay as they are.
 
-        A row's result depends on this row alone.
+        Zeros in missing leads and padding stay, too; and what is done to a row depends on this row alone.
         """
 
     def check(self, rate_hz: float) -> None:

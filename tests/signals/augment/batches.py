@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from ecgdist.record import NUM_LEADS
-from ecgdist.signals.augment import Augmentation, Randoms, View
+from ecgdist.signals.augment import Augmentation, Randoms, Rows, View
 
 RATE_HZ = 100.0
 SAMPLES = 200
@@ -45,3 +45,8 @@ def rows(view: View) -> list[tuple[Array, int, npt.NDArray[np.bool_]]]:
     """Each record for itself: its signal in float64, valid samples and lead mask."""
     signal_uv = view.signal_uv.double().numpy()
     return list(zip(signal_uv, view.valid_samples.tolist(), view.lead_mask.numpy(), strict=True))
+
+
+def applied(augmentation: Augmentation, view: View, rate_hz: float, numbers: Randoms) -> View:
+    """What becomes of a view if all of it is changed."""
+    return augmentation.effect(Rows(view), rate_hz, numbers).of(view)

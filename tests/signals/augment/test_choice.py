@@ -10,9 +10,9 @@ from pydantic import Field
 
 from ecgdist.config import build
 from ecgdist.errors import ConfigError
-from ecgdist.signals.augment import AUGMENTATIONS, Augmentation, AugmentConfig, Randoms, View
+from ecgdist.signals.augment import AUGMENTATIONS, Augmentation, AugmentConfig, Randoms, Rows, Scaled, View
 from ecgdist.signals.augment.choice import stream_keys
-from tests.signals.augment.batches import RATE_HZ, batch, randoms
+from tests.signals.augment.batches import RATE_HZ, applied, batch, randoms
 
 NO_STRENGTH: dict[str, dict[str, float]] = {
     "resized_crop": {"stretch": 0},
@@ -47,14 +47,14 @@ def test_it_says_what_it_could_destroy(name: str) -> None:
 def test_it_changes_something_and_leaves_padding_missing_leads_and_its_input_alone(name: str) -> None:
     view, chosen = batch(), augmentation(name)
     before = view.signal_uv.clone()
-    changed = chosen.apply(view, RATE_HZ, randoms(chosen))
+    changed = applied(chosen, view, RATE_HZ, randoms(chosen))
     assert torch.equal(view.signal_uv, before)
     assert not torch.equal(changed.signal_uv, before)
     assert changed.signal_uv.dtype == torch.float32
     assert changed.signal_uv.shape == before.shape
     assert torch.equal(changed.valid_samples, view.valid_samples)
     assert not (changed.lead_mask & ~view.lead_mask).any()
-    outside = ~(view.in_time & changed.lead_mask[:, :, None])
+    outside = ~(Rows(view).in_time[:, None] & changed.lead_mask[:, :, None])
     assert not changed.signal_uv[outside].any()
     assert changed.signal_uv.isfinite().all()
 
@@ -62,7 +62,7 @@ def test_it_changes_something_and_leaves_padding_missing_leads_and_its_input_alo
 @every
 def test_without_strength_it_changes_nothing(name: str) -> None:
     view, chosen = batch(), augmentation(name, **NO_STRENGTH[name])
-    changed = chosen.apply(view, RATE_HZ, randoms(chosen))
+    changed = applied(chosen, view, RATE_HZ, randoms(chosen))
     assert torch.equal(changed.signal_uv, view.signal_uv)
     assert torch.equal(changed.lead_mask, view.lead_mask)
 
@@ -72,11 +72,29 @@ def test_without_strength_it_changes_nothing(name: str) -> None:
 def test_a_record_has_the_same_bits_in_any_batch(name: str, order: list[int]) -> None:
     view, chosen = batch(), augmentation(name)
     numbers = randoms(chosen)
-    whole = chosen.apply(view, RATE_HZ, numbers)
+    whole = applied(chosen, view, RATE_HZ, numbers)
     picked = Randoms(numbers.uniform[order], None if numbers.normal is None else numbers.normal[order])
-    part = chosen.apply(View(*(values[order] for values in view)), RATE_HZ, picked)
+    part = applied(chosen, View(*(values[order] for values in view)), RATE_HZ, picked)
     assert torch.equal(part.signal_uv, whole.signal_uv[order])
     assert torch.equal(part.lead_mask, whole.lead_mask[order])
+
+
+@every
+@pytest.mark.parametrize("chosen_rows", [[0, 2, 3], [1], [4, 5], [0, 1, 2, 3, 4, 5]])
+def test_some_rows_are_changed_as_all_would_be_and_the_others_not(name: str, chosen_rows: list[int]) -> None:
+    view, chosen = batch(), augmentation(name)
+    numbers, index = randoms(chosen), torch.tensor(chosen_rows)
+    whole = applied(chosen, view, RATE_HZ, numbers)
+    expected_uv, expected_mask = view.signal_uv.clone(), view.lead_mask.clone()
+    expected_uv[index], expected_mask[index] = whole.signal_uv[index], whole.lead_mask[index]
+    part = Randoms(numbers.uniform[index], None if numbers.normal is None else numbers.normal[index])
+    mask = view.lead_mask.clone()
+    rows = Rows(view, index)
+    changed = chosen.effect(rows, RATE_HZ, part).write(rows)
+    assert changed.signal_uv is view.signal_uv, "it is overwritten"
+    assert torch.equal(changed.signal_uv, expected_uv)
+    assert torch.equal(changed.lead_mask, expected_mask)
+    assert torch.equal(view.lead_mask, mask), "the mask of the batch is not"
 
 
 @every
@@ -84,7 +102,7 @@ def test_an_empty_batch_stays_empty(name: str) -> None:
     chosen = augmentation(name)
     numbers = randoms(chosen)
     none = Randoms(numbers.uniform[:0], None if numbers.normal is None else numbers.normal[:0])
-    assert len(chosen.apply(View(*(values[:0] for values in batch())), RATE_HZ, none).signal_uv) == 0
+    assert len(applied(chosen, View(*(values[:0] for values in batch())), RATE_HZ, none).signal_uv) == 0
 
 
 @pytest.mark.gpu
@@ -93,9 +111,9 @@ def test_an_empty_batch_stays_empty(name: str) -> None:
 def test_cpu_and_gpu_agree(name: str) -> None:
     view, chosen = batch(), augmentation(name)
     numbers = randoms(chosen)
-    on_cpu = chosen.apply(view, RATE_HZ, numbers)
+    on_cpu = applied(chosen, view, RATE_HZ, numbers)
     there = Randoms(numbers.uniform.cuda(), None if numbers.normal is None else numbers.normal.cuda())
-    on_gpu = chosen.apply(View(*(values.cuda() for values in view)), RATE_HZ, there)
+    on_gpu = applied(chosen, View(*(values.cuda() for values in view)), RATE_HZ, there)
     torch.testing.assert_close(on_gpu.signal_uv.cpu(), on_cpu.signal_uv, rtol=0, atol=1e-2)
     assert torch.equal(on_gpu.lead_mask.cpu(), on_cpu.lead_mask)
 
@@ -169,15 +187,15 @@ class Inverted(Augmentation):
     name: Literal["inverted"] = "inverted"
     share: float = Field(default=0.5, ge=0, le=1)
 
-    def apply(self, view: View, rate_hz: float, randoms: Randoms) -> View:
+    def effect(self, rows: Rows, rate_hz: float, randoms: Randoms) -> Scaled:
         sign = torch.where(randoms.uniform < self.share, -1.0, 1.0)
-        return view._replace(signal_uv=view.signal_uv * sign[:, :, None])
+        return Scaled(sign[:, :, None])
 
 
 def test_a_new_one_is_a_class_and_a_line_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(AUGMENTATIONS, "inverted", Inverted)
     chosen = augmentation("inverted", share=1.0, p=1.0)
     view = batch()
-    assert torch.equal(chosen.apply(view, RATE_HZ, randoms(chosen)).signal_uv, -view.signal_uv)
+    assert torch.equal(applied(chosen, view, RATE_HZ, randoms(chosen)).signal_uv, -view.signal_uv)
     (again,) = build(AugmentConfig, AugmentConfig(student=(chosen,)).model_dump(mode="json")).student
     assert again == chosen

@@ -9,7 +9,7 @@ from scipy.signal import freqz_sos
 
 from ecgdist.errors import ConfigError
 from ecgdist.preprocessing import DeviceStep, PackStep
-from ecgdist.signals.augment import View
+from ecgdist.signals.augment import Rows, View
 from ecgdist.signals.augment.interference import (
     BaselineWander,
     GaussianNoise,
@@ -21,7 +21,7 @@ from ecgdist.signals.augment.interference import (
 )
 from ecgdist.signals.filters import Band
 from ecgdist.signals.limbs import limb_residual_uv
-from tests.signals.augment.batches import RATE_HZ, SAMPLES, Array, batch, randoms, rows
+from tests.signals.augment.batches import RATE_HZ, SAMPLES, Array, applied, batch, randoms, rows
 
 JUST_BELOW_1 = 1 - 2**-24
 
@@ -62,7 +62,7 @@ def test_leads_are_differences_of_electrodes() -> None:
 def test_noise_is_added_electrode_by_electrode() -> None:
     view, (uniform, normal) = batch(), randoms(GaussianNoise())
     assert normal is not None
-    found = gaussian_noise(view, 50.0, uniform, normal).signal_uv.numpy()
+    found = gaussian_noise(Rows(view), 50.0, uniform, normal).of(view).signal_uv.numpy()
     for row, (signal_uv, valid, lead_mask) in enumerate(rows(view)):
         sigma_uv = 50 * float(uniform[row, 0].double()) / np.sqrt(2)
         expected = add(signal_uv, twelve_leads(sigma_uv * normal[row].double().numpy()), valid, lead_mask)
@@ -71,7 +71,8 @@ def test_noise_is_added_electrode_by_electrode() -> None:
 
 def test_noise_has_its_rms_in_microvolt() -> None:
     normal = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 9, 100_000), dtype=np.float32))
-    noise_uv = gaussian_noise(silence(1, 100_000), 20.0, torch.tensor([[JUST_BELOW_1]]), normal).signal_uv[0]
+    view, uniform = silence(1, 100_000), torch.tensor([[JUST_BELOW_1]])
+    noise_uv = gaussian_noise(Rows(view), 20.0, uniform, normal).of(view).signal_uv[0]
     rms_uv = noise_uv.square().mean(dim=1).sqrt().numpy()
     np.testing.assert_allclose(rms_uv[:3], 20, rtol=0.02)
     np.testing.assert_allclose(rms_uv[3:6], 20 * 0.87, rtol=0.02)
@@ -80,7 +81,7 @@ def test_noise_has_its_rms_in_microvolt() -> None:
 
 def test_wander_is_three_sines_of_one_size_in_each_electrode() -> None:
     view, (uniform, _) = batch(), randoms(BaselineWander())
-    found = baseline_wander(view, RATE_HZ, 300.0, 0.2, 1.5, uniform).signal_uv.numpy()
+    found = baseline_wander(Rows(view), RATE_HZ, 300.0, 0.2, 1.5, uniform).of(view).signal_uv.numpy()
     for row, (signal_uv, valid, lead_mask) in enumerate(rows(view)):
         size, *numbers = uniform[row].double().tolist()
         wave = np.zeros(SAMPLES)
@@ -96,7 +97,7 @@ def test_hum_is_one_sine_of_one_size_in_each_electrode() -> None:
     view, (uniform, _) = batch(), randoms(Powerline())
     chosen = [(40.0, 48.0)[int(2 * float(number))] for number in uniform[:, 1]]
     assert set(chosen) == {40.0, 48.0}
-    found = powerline(view, RATE_HZ, 80.0, (40.0, 48.0), uniform).signal_uv.numpy()
+    found = powerline(Rows(view), RATE_HZ, 80.0, (40.0, 48.0), uniform).of(view).signal_uv.numpy()
     for row, (signal_uv, valid, lead_mask) in enumerate(rows(view)):
         size, _, phase, *electrodes = uniform[row].double().tolist()
         wave = np.sin(2 * np.pi * (chosen[row] * np.arange(SAMPLES) / RATE_HZ + phase))
@@ -109,7 +110,8 @@ def test_hum_is_one_sine_of_one_size_in_each_electrode() -> None:
 def test_hum_has_the_frequency_of_the_mains_and_no_more_than_its_amplitude(hz: float) -> None:
     uniform = torch.from_numpy(np.random.default_rng(0).random((500, 12), dtype=np.float32))
     uniform[:, 0] = JUST_BELOW_1
-    hum_uv = powerline(silence(500, 2500), 250.0, 20.0, (hz,), uniform).signal_uv
+    view = silence(500, 2500)
+    hum_uv = powerline(Rows(view), 250.0, 20.0, (hz,), uniform).of(view).signal_uv
     spectrum = torch.fft.rfft(hum_uv.double()).abs()
     assert (spectrum.argmax(dim=-1) == hz * 10).all()  # 10 s: a bin is 0.1 Hz
     assert 15 < hum_uv.abs().max() < 20
@@ -119,7 +121,8 @@ def test_hum_has_the_frequency_of_the_mains_and_no_more_than_its_amplitude(hz: f
 def test_wander_keeps_to_its_frequencies_and_amplitude() -> None:
     uniform = torch.from_numpy(np.random.default_rng(0).random((500, 16), dtype=np.float32))
     uniform[:, 0] = JUST_BELOW_1
-    drift_uv = baseline_wander(silence(500, 20_000), 100.0, 100.0, 0.2, 1.0, uniform).signal_uv
+    view = silence(500, 20_000)
+    drift_uv = baseline_wander(Rows(view), 100.0, 100.0, 0.2, 1.0, uniform).of(view).signal_uv
     power = torch.fft.rfft(drift_uv.double() * torch.hann_window(20_000, dtype=torch.float64)).abs() ** 2
     frequency_hz = torch.fft.rfftfreq(20_000, 1 / 100)
     outside = (frequency_hz < 0.18) | (frequency_hz > 1.02)
@@ -132,7 +135,7 @@ def test_limb_leads_go_on_obeying_einthoven(
     kind: type[GaussianNoise | BaselineWander | Powerline],
 ) -> None:
     augmentation = kind()
-    added_uv = augmentation.apply(silence(6, SAMPLES), 250.0, randoms(augmentation)).signal_uv.numpy()
+    added_uv = applied(augmentation, silence(6, SAMPLES), 250.0, randoms(augmentation)).signal_uv.numpy()
     assert np.abs(added_uv).max() > 1
     assert all(limb_residual_uv(one) < 1e-3 for one in added_uv)
 
