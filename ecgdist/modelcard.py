@@ -15,7 +15,8 @@ from ecgdist.preprocessing import Preprocessing
 from ecgdist.record import STANDARD_LEADS
 
 FORMAT_VERSION = 3
-"""Of a model folder; 3 since the band-pass continues the ends of a segment in another way."""
+"""Of a model folder, and of the run that it comes from; 3 since the band-pass continues the ends of a segment in
+another way."""
 
 NOT_A_DEVICE = "For research only. Not a medical device."
 """Stands wherever somebody could take a prediction for more than it is."""

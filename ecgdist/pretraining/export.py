@@ -13,7 +13,7 @@ from torch import Tensor
 from ecgdist.config import build
 from ecgdist.corpus.seen import Seen
 from ecgdist.errors import DataError
-from ecgdist.modelcard import ModelConfig, Provenance
+from ecgdist.modelcard import FORMAT_VERSION, ModelConfig, Provenance
 from ecgdist.modelfolder import save_model
 from ecgdist.models.encoders import build_encoder
 from ecgdist.models.interface import Encoder
@@ -28,7 +28,7 @@ MODEL = "model"
 LAST, BEST = "last", "best"
 _ENCODER = "encoder."
 PRETRAINING = "pretraining"
-_FACTS = ("config", "corpus_id", "global_batch", "total_steps", "versions")
+_FACTS = ("config", "corpus_id", "global_batch", "settings", "total_steps", "versions")
 """What is read of ``run.json``."""
 
 
@@ -36,7 +36,8 @@ def read_run(run: Location) -> dict[str, Any]:
     """``run.json``: configuration, corpus and versions of a run.
 
     Raises:
-        DataError: if the folder is not a run, or the file is damaged.
+        DataError: if the folder is not a run, the file is damaged, or the run began with another model format: weights
+            that saw segments filtered in one way would be trained or published with another.
     """
     if not (run / RUN).exists():
         raise DataError(f"{run} is not a run: it has no {RUN}; give the --out folder of `ecgdist pretrain`")
@@ -47,6 +48,12 @@ def read_run(run: Location) -> dict[str, Any]:
     missing = [name for name in _FACTS if name not in content] if isinstance(content, dict) else list(_FACTS)
     if missing:
         raise DataError(_damaged(run, f"it lacks {', '.join(missing)}"))
+    if (found := content.get("model_format")) != FORMAT_VERSION:
+        raise DataError(
+            f"{run} began with model format {found or 'below 3'}; this version goes on with {FORMAT_VERSION}, whose "
+            f"preprocessing or layers differ: use the version of ecgdist that {RUN} names, or begin anew in another "
+            "--out"
+        )
     return dict(content)
 
 

@@ -21,6 +21,7 @@ from ecgdist.corpus.leaks import check_leak, rows_in_splits
 from ecgdist.corpus.not_compared import other_corpora
 from ecgdist.errors import ConfigError, DataError, RunStopped, StorageError, TrainingError
 from ecgdist.lease import Lease, is_lease_file
+from ecgdist.modelcard import FORMAT_VERSION
 from ecgdist.patience import patiently
 from ecgdist.pretraining.checkpoint import CheckpointStore, TrainState, step_of
 from ecgdist.pretraining.config import DataConfig, PretrainConfig, TrainConfig
@@ -361,6 +362,7 @@ def claim_run(run: Location, plan: Plan, what: str = PRETRAINING) -> None:
         return
     content: dict[str, Any] = {
         "kind": what,
+        "model_format": FORMAT_VERSION,
         "config": plan.config.model_dump(mode="json"),
         "settings": plan.state(0, plan.config.workers.most).settings,
         "corpus_id": plan.corpus.corpus_id,
@@ -382,12 +384,10 @@ def _state_at_start(run: Location, kind: type[TrainConfig]) -> TrainState:
     """What ``run.json`` says that the run began as."""
     content = read_run(run)
     config = build(kind, content["config"], str(run / RUN))
-    # Runs of earlier versions do not say it.
-    settings = content.get("settings", config.fixed_part() | {"global_batch": content["global_batch"]})
     return TrainState(
         step=0,
         total_steps=content["total_steps"],
         world_size=config.workers.most,
         corpus_id=content["corpus_id"],
-        settings=settings,
+        settings=content["settings"],
     )

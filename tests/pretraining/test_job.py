@@ -25,6 +25,7 @@ from ecgdist.preprocessing import PackStep
 from ecgdist.pretraining.checkpoint import STUDENT, TEACHER, CheckpointStore
 from ecgdist.pretraining.config import PretrainConfig
 from ecgdist.pretraining.console import Mailbox
+from ecgdist.pretraining.export import export_model
 from ecgdist.pretraining.job import pretrain, refuse_shared
 from ecgdist.pretraining.metrics import read_metrics
 from ecgdist.pretraining.plan import RunPlan
@@ -165,6 +166,31 @@ def test_a_run_is_not_continued_with_other_settings(finished: Run, sample_corpus
         run(config(sample_corpus, finished.folder, steps=24, seed=1))
     assert "seed was 0, is now 1" in str(raised.value)
     assert "steps was 12, is now 24" in str(raised.value)
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(("model_format", "shown"), [(None, "below 3"), (2, "2")])
+def test_a_run_that_began_with_another_filter_is_neither_continued_nor_published(
+    finished: Run, sample_corpus: Corpus, model_format: int | None, shown: str
+) -> None:
+    file = finished.folder / "run.json"
+    before = file.read_text()
+    content = json.loads(before) | {"model_format": model_format}
+    if model_format is None:
+        del content["model_format"]
+    file.write_text(json.dumps(content))
+    try:
+        for use in (
+            lambda: run(config(sample_corpus, finished.folder)),
+            lambda: export_model(Location.of(finished.folder), Location.of(finished.folder / "other")),
+        ):
+            with pytest.raises(
+                DataError, match=f"began with model format {shown}; this version goes on with 3"
+            ):
+                use()
+    finally:
+        file.write_text(before)
+    assert not (finished.folder / "other").exists()
 
 
 @pytest.mark.slow
