@@ -315,7 +315,8 @@ class Preprocessing(Config):
         """
         if self.device.scaling == "none":
             return torch.where(within(cut, valid_samples, lead_mask), cut / 1000, 0.0)
-        return standardise(cut, valid_samples, lead_mask, out=cut)
+        is_reusable = cut.dtype == torch.float32 and cut.is_contiguous()
+        return standardise(cut, valid_samples, lead_mask, out=cut if is_reusable else None)
 
     def inputs(self, signal: Tensor, valid_samples: Tensor, lead_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Model input for evaluation, the windows of `window_starts`; average the embeddings over them.

@@ -13,7 +13,7 @@ import torch
 from scipy.signal import butter
 from torch import Tensor
 
-# Rows filtered at once. On a GPU it bounds the memory (1.5 MB a row at 12 x 2500 samples) whatever the batch; on a
+# Rows filtered at once. On a GPU it bounds the memory (about 1 MB a row at 12 x 2500 samples) whatever the batch; on a
 # processor it keeps them in its cache.
 _ROWS_AT_ONCE, _ROWS_AT_ONCE_CPU = 64, 4
 
@@ -133,12 +133,13 @@ def _filter_rows(signal: Tensor, band: Band, filtered: Tensor) -> None:
 def _constants(num_samples: int, band: Band, device: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `_filter_rows` needs to know of a length.
 
+    After the turn, the real part belongs to the cosine with ``m = k`` and the imaginary one to that with ``m = n - k``.
+
     Returns:
-        The matrix for each k, after whose turn the real part belongs to the cosine with ``m = k`` and the imaginary one
-        to that with ``m = n - k``. Its diagonal, ``(samples // 2 + 1, 2)`` float64; and what is beside it, times i,
-        ``(samples // 2 + 1,)`` complex128, for real and imaginary part to change places, which leaves the sign of one
-        to be changed: -1 and 1, ``(samples // 2 + 1, 2)`` float64. At last ``(samples,)`` float64 from 0 to 1, the time
-        of the samples in the order of the transform.
+        The diagonal of the matrix of each k: ``(samples // 2 + 1, 2)`` float64.
+        What is beside it, times i, so that real and imaginary part change places: ``(samples // 2 + 1,)`` complex128.
+        The sign that this gets wrong, -1 for real parts and 1 for imaginary ones: as the first.
+        Time from 0 to 1 of the samples in the order of the transform: ``(samples,)`` float64.
     """
     k = np.arange(num_samples // 2 + 1)
     real, imaginary = _squared_response(np.pi * np.stack([k, num_samples - k]) / num_samples, band)

@@ -40,7 +40,7 @@ def standardise(
     row, and its rounding would depend on the batch and on the machine.
 
     Args:
-        signal_uv: ``(batch, leads, samples)`` microvolt.
+        signal_uv: ``(batch, leads, samples)`` microvolt, without gradient.
         valid_samples: ``(batch,)`` integers; samples from here on are padding.
         lead_mask: ``(batch, leads)`` bool, True where a lead is present.
         out: where to write, contiguous float32; `signal_uv` itself, if it is not needed any more.
@@ -49,6 +49,8 @@ def standardise(
         ``(batch, leads, samples)`` float32, zero in padding and missing leads. Divisor n, not n - 1.
     """
     valid_samples = valid_samples.to(torch.int64)
+    if signal_uv.dtype != torch.float64:
+        signal_uv = signal_uv.float()
     if out is None:
         out = torch.empty(signal_uv.shape, dtype=torch.float32, device=signal_uv.device)
     write = _standardise_some if signal_uv.device.type == "cpu" else _standardise_all

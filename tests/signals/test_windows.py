@@ -66,6 +66,17 @@ def test_a_flat_or_empty_record_gives_zeros_and_noise_below_a_microvolt_is_not_b
     assert 0 < scaled[2].abs().max() < 0.02
 
 
+@pytest.mark.parametrize("dtype", [torch.int16, torch.bfloat16, torch.float64])
+def test_any_type_is_scaled_as_its_numbers(dtype: torch.dtype) -> None:
+    x = torch.zeros(2, 12, 100)
+    x[:, :, ::4], x[:, :, 1::4], x[:, :, 2::4], x[:, :, 3::4] = -30_000, 30_000, 12_000, 11_001
+    x = x.to(dtype)
+    valid, leads = torch.tensor([100, 60]), torch.ones(2, 12, dtype=torch.bool)
+    scaled = standardise(x, valid, leads)
+    assert scaled.dtype == torch.float32
+    torch.testing.assert_close(scaled, standardise(x.double(), valid, leads), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize("way", [_standardise_some, _standardise_all])
 def test_an_offset_far_above_the_signal_costs_no_digits(way: Callable[..., None]) -> None:
     """Without a high-pass, an amplifier's offset of 30 mV stays; in float32 its samples are 1/512 microvolt apart."""

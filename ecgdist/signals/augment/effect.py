@@ -27,7 +27,7 @@ class Effect(ABC):
         """
 
     def of(self, view: View) -> View:
-        """What becomes of a view, which stays as it is."""
+        """What becomes of a view, of all whose rows this is the effect; it stays as it is."""
         return self.write(Rows(view._replace(signal_uv=view.signal_uv.clone())))
 
 

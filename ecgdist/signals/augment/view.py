@@ -32,7 +32,9 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Some ECGs of a view. Their signal is copied when it is asked for, which few augmentations do.
+    """Some ECGs of a view, to read. Their signal is selected when it is asked for, which few augmentations do.
+
+    What the properties give may be the view's own (where all rows are meant) or a copy, so it is not written into.
 
     Attributes:
         view: the whole.
